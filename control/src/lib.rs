@@ -1,0 +1,2 @@
+//! Dashboard, migration scheduler, failure detector and admin protocol.
+#![forbid(unsafe_code)]

@@ -1,0 +1,166 @@
+//! A server without sockets, cores or clocks: shards, one client, and time that the caller sets.
+//! Fixtures, journal replays, fuzzers and benches run commands through it.
+
+use crate::commands::args::OwnedArgs;
+use crate::commands::ctx::{HeldSet, Shards};
+use crate::commands::dispatch::{self, Plan};
+use crate::commands::session_ctx::{SessionAction, SessionCtx};
+use crate::commands::spec::Handler;
+use crate::commands::table::{Command, table};
+use crate::config::Config;
+use crate::journal::LogicalClock;
+use crate::net::client::ClientState;
+use crate::node::Node;
+use crate::resp::reply::{OutBuf, Reply};
+use crate::shard::door::Guarded;
+use crate::shard::state::Shard;
+use crate::units::{CoreId, DbIndex, Ms, ShardId};
+
+/// The server.
+#[derive(Debug)]
+pub struct Bare {
+    /// What the cores would share.
+    pub node: &'static Node,
+    /// All shards, held for good.
+    pub held: HeldSet,
+    /// Logical time.
+    pub clock: LogicalClock,
+    /// Time.
+    pub now: Ms,
+}
+
+impl Bare {
+    /// A server of `shard_count` shards. Leaks them: for tests and benches.
+    pub fn new(shard_count: usize, seed: u64) -> Self {
+        let now = Ms(1_700_000_000_000);
+        let node = Node::new(
+            Config::default(),
+            shard_count,
+            table().id_count(),
+            now,
+            "0".repeat(40),
+        );
+        let held = (0..shard_count).map(|i| {
+            let shard = Shard::new(ShardId(i as u16), seed);
+            let guarded: &'static Guarded<Shard> =
+                Box::leak(Box::new(Guarded::new(CoreId(i as u16), shard)));
+            guarded.try_take(CoreId(0))
+        });
+        Self {
+            held: held.collect(),
+            node: Box::leak(Box::new(node)),
+            clock: LogicalClock::default(),
+            now,
+        }
+    }
+
+    /// A client that may do everything.
+    pub fn client(&self) -> ClientState {
+        let mut client =
+            ClientState::new(self.node.new_client_id(), CoreId(0), 8, self.now);
+        client.authenticated = true;
+        client
+    }
+
+    /// Runs one call and returns its encoded reply.
+    pub fn call(&mut self, client: &mut ClientState, words: &[&[u8]]) -> Vec<u8> {
+        let mut out = OutBuf::default();
+        self.call_into(client, &OwnedArgs::of(words), &mut out);
+        out.to_vec()
+    }
+
+    /// Runs one call; its reply is appended to `out`.
+    pub fn call_into(&mut self, client: &mut ClientState, call: &OwnedArgs, out: &mut OutBuf) {
+        let args = call.args();
+        let mut reply = Reply::new(out, client.protocol);
+        let command = match dispatch::resolve(&args)
+            .and_then(|command| dispatch::gate(command, client).map(|()| command))
+        {
+            Ok(command) => command,
+            Err(error) => {
+                if let Some(multi) = &mut client.multi {
+                    multi.aborted = true;
+                }
+                return reply.error(&error);
+            }
+        };
+        if dispatch::is_queued_in_multi(command)
+            && let Some(multi) = &mut client.multi
+        {
+            multi.queued.push((command, call.clone()));
+            return reply.simple("QUEUED");
+        }
+        self.run(client, command, call, out);
+    }
+
+    fn run(
+        &mut self,
+        client: &mut ClientState,
+        command: &'static Command,
+        call: &OwnedArgs,
+        out: &mut OutBuf,
+    ) {
+        let args = call.args();
+        let node = self.node;
+        let mut found = Vec::new();
+        let plan = dispatch::plan(command, &args, client, node, ShardId(0), &mut found);
+        let mark = out.mark();
+        let mut reply = Reply::new(out, client.protocol);
+        if let (Plan::Session, Handler::Session(handler)) = (plan, command.spec.handler) {
+            let mut ctx = SessionCtx {
+                client,
+                node,
+                stats: node.core(CoreId(0)),
+                now: self.now,
+                in_exec: false,
+                action: None,
+            };
+            if let Err(error) = handler(&mut ctx, &args, &mut reply) {
+                reply.out().truncate(mark);
+                reply.error(&error);
+            } else if ctx.action == Some(SessionAction::Shutdown) {
+                reply.ok();
+            }
+            return;
+        }
+        let db = client.db;
+        let shards = match plan {
+            Plan::One(shard, _) => {
+                let shard = self.held[shard.index()].as_deref_mut();
+                Shards::One(shard.expect("a bare server holds all doors"))
+            }
+            _ => Shards::Many(&mut self.held),
+        };
+        let mut ctx =
+            dispatch::ctx(node, CoreId(0), shards, &mut self.clock, self.now, db, command);
+        ctx.protocol = client.protocol;
+        if let Plan::One(_, hint) = plan {
+            ctx.hint = hint;
+        }
+        if let Handler::Held(handler) = command.spec.handler {
+            let result = handler(&mut ctx, client, &args, &mut reply);
+            dispatch::finish(command, &mut ctx, &args, &mut reply, mark, result);
+        } else {
+            ctx.clock.begin_unit();
+            dispatch::run_data(command, &mut ctx, &args, &mut reply);
+            ctx.clock.end_unit();
+        }
+    }
+
+    /// Deletes every key whose time has come.
+    pub fn expire_all(&mut self) {
+        for shard in self.held.iter_mut().flatten() {
+            while shard.expire_step(&mut self.clock, self.now, 1000).more {}
+        }
+    }
+
+    /// Number of keys of a database.
+    pub fn len(&self, db: DbIndex) -> usize {
+        self.held.iter().flatten().filter_map(|s| s.keys.db(db)).map(|d| d.len()).sum()
+    }
+
+    /// Whether a database holds no key.
+    pub fn is_empty(&self, db: DbIndex) -> bool {
+        self.len(db) == 0
+    }
+}

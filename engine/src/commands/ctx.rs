@@ -1,0 +1,586 @@
+//! What a data handler may touch: the shards it holds, time, chance and counters. All reads and
+//! writes of keys go through here, so that expiry, statistics, access clocks, watches and the
+//! journal cannot be forgotten. Knows no session and no socket.
+
+use std::sync::Arc;
+
+use crate::commands::spec::CommandSpec;
+use crate::journal::LogicalClock;
+use crate::node::{CoreStats, Node};
+use crate::resp::error::CommandError;
+use crate::resp::number::parse_i64;
+use crate::resp::reply::{Protocol, Reply};
+use crate::shard::door::Held;
+use crate::shard::evict::access;
+use crate::shard::state::{KeyRef, Shard};
+use crate::store::entry::{EntryBox, EntryRef, INLINE_BYTES_MAX, Payload, Value};
+use crate::store::keyspace::Db;
+use crate::store::table::CellIndex;
+use crate::units::{DbIndex, Ms, ShardId, SlotId};
+
+/// Longest string that `OBJECT ENCODING` calls `embstr`.
+pub const EMBSTR_BYTES_MAX: usize = 44;
+
+/// Doors held by a core, by shard; `None` for those it does not hold.
+pub type HeldSet = Vec<Option<Held<'static, Shard>>>;
+
+/// The shards that a call may reach.
+#[derive(Debug)]
+pub enum Shards<'a> {
+    /// One: all keys of the call are there.
+    One(&'a mut Shard),
+    /// Several.
+    Many(&'a mut HeldSet),
+}
+
+impl Shards<'_> {
+    /// The shard that owns `slot`.
+    #[inline]
+    pub fn of_slot(&mut self, node: &Node, slot: SlotId) -> &mut Shard {
+        match self {
+            Self::One(shard) => shard,
+            Self::Many(held) => {
+                let owner = node.owners.of(slot);
+                held[owner.index()].as_mut().expect("the plan of a call covers all of its keys")
+            }
+        }
+    }
+
+    /// Every shard held, in ascending order.
+    pub fn each(&mut self, mut visit: impl FnMut(&mut Shard)) {
+        match self {
+            Self::One(shard) => visit(shard),
+            Self::Many(held) => held.iter_mut().flatten().for_each(|shard| visit(shard)),
+        }
+    }
+
+    /// A shard, if it is held.
+    pub fn get(&mut self, id: ShardId) -> Option<&mut Shard> {
+        match self {
+            Self::One(shard) => (shard.id == id).then_some(&mut **shard),
+            Self::Many(held) => held.get_mut(id.index())?.as_deref_mut(),
+        }
+    }
+}
+
+/// What happens to a key's deadline when its value is replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// It stays.
+    Keep,
+    /// It ends.
+    Clear,
+    /// It becomes this.
+    At(Ms),
+}
+
+/// How a new string is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encode {
+    /// As an integer if it is one in canonical form; else as `NoInt`.
+    Auto,
+    /// As text: `embstr` or `raw` by its length.
+    NoInt,
+    /// As text that `OBJECT ENCODING` calls `raw`.
+    Raw,
+}
+
+/// Classes of keyspace notifications (the letters of `notify-keyspace-events`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// `$`
+    String(&'static str),
+    /// `g`
+    Generic(&'static str),
+    /// `l`
+    List(&'static str),
+    /// `h`
+    Hash(&'static str),
+    /// `s`
+    Set(&'static str),
+    /// `z`
+    SortedSet(&'static str),
+}
+
+/// The bytes of a string value, whatever its encoding.
+#[derive(Clone, Debug)]
+pub enum StrBytes<'a> {
+    /// They are stored.
+    Stored(&'a [u8]),
+    /// They are written from an integer.
+    Written([u8; 20], u8),
+}
+
+impl std::ops::Deref for StrBytes<'_> {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Written(bytes, len) => &bytes[..usize::from(*len)],
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The string's bytes.
+    #[inline]
+    pub fn bytes(self) -> StrBytes<'a> {
+        match self {
+            Value::Inline { bytes, .. } => StrBytes::Stored(bytes),
+            Value::Big(data) => StrBytes::Stored(data),
+            Value::Int(n) => {
+                let mut text = [0; 20];
+                let mut buffer = itoa::Buffer::new();
+                let digits = buffer.format(n).as_bytes();
+                text[..digits.len()].copy_from_slice(digits);
+                StrBytes::Written(text, digits.len() as u8)
+            }
+        }
+    }
+
+    /// The string's length.
+    pub fn byte_len(self) -> usize {
+        self.bytes().len()
+    }
+
+    /// The string as an integer, if it spells one.
+    #[inline]
+    pub fn as_int(self) -> Option<i64> {
+        match self {
+            Value::Int(n) => Some(n),
+            Value::Inline { bytes, .. } => parse_i64(bytes),
+            Value::Big(_) => None,
+        }
+    }
+
+    /// Writes the string as a bulk reply; a big one is shared, not copied.
+    #[inline]
+    pub fn reply(self, reply: &mut Reply<'_>) {
+        match self {
+            Value::Int(n) => reply.bulk_int(n),
+            Value::Inline { bytes, .. } => reply.bulk(bytes),
+            Value::Big(data) if data.len() < SHARED_REPLY_BYTES_MIN => reply.bulk(data),
+            Value::Big(data) => reply.bulk_shared(data),
+        }
+    }
+
+    /// What `OBJECT ENCODING` answers.
+    pub fn encoding(self) -> &'static str {
+        match self {
+            Value::Int(_) => "int",
+            Value::Inline { raw: false, bytes } if bytes.len() <= EMBSTR_BYTES_MAX => "embstr",
+            _ => "raw",
+        }
+    }
+
+    /// What `TYPE` answers.
+    pub fn type_name(self) -> &'static str {
+        "string"
+    }
+}
+
+/// Replies with longer strings share them: below, a copy is cheaper than a piece of its own.
+const SHARED_REPLY_BYTES_MIN: usize = 32 * 1024;
+
+/// Everything a data handler sees.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The process.
+    pub node: &'a Node,
+    /// Counters of the core that runs the call.
+    pub stats: &'a CoreStats,
+    /// Time of the call: the same from its beginning to its end.
+    pub now: Ms,
+    /// The selected database.
+    pub db: DbIndex,
+    /// The shards held.
+    pub shards: Shards<'a>,
+    /// The running command.
+    pub spec: &'static CommandSpec,
+    /// Protocol of the reply.
+    pub protocol: Protocol,
+    /// Logical time of this core.
+    pub clock: &'a mut LogicalClock,
+    /// Slot and hash of the first key, computed when the call was planned.
+    pub hint: Option<KeyHint>,
+    /// Changes made by the running call: what decides whether a verbatim call is journalled.
+    pub dirty: u64,
+    /// Effects the running call has emitted.
+    pub effect_count: u64,
+}
+
+/// A key whose slot and hash are known already.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyHint {
+    /// Address of its bytes: the same word of the same request.
+    pub ptr: *const u8,
+    /// Its hash.
+    pub hash: u64,
+    /// Its slot.
+    pub slot: SlotId,
+}
+
+impl<'a> Ctx<'a> {
+    /// A key with its hash and slot.
+    #[inline]
+    pub fn key<'k>(&self, bytes: &'k [u8]) -> KeyRef<'k> {
+        match self.hint {
+            Some(hint) if std::ptr::eq(hint.ptr, bytes.as_ptr()) => {
+                KeyRef { bytes, hash: hint.hash, slot: hint.slot }
+            }
+            _ => KeyRef::new(bytes),
+        }
+    }
+
+    /// The shard of a key.
+    #[inline]
+    pub fn shard(&mut self, slot: SlotId) -> &mut Shard {
+        self.shards.of_slot(self.node, slot)
+    }
+
+    /// This database of the shard of `slot`, if it was ever used.
+    pub fn db_of(&mut self, slot: SlotId) -> Option<&Db> {
+        let db = self.db;
+        self.shard(slot).keys.db(db)
+    }
+
+    /// A random number from the shard of `slot`.
+    pub fn random(&mut self, slot: SlotId) -> u64 {
+        self.shard(slot).random()
+    }
+
+    /// Where a key is; an expired key is deleted and not there.
+    #[inline]
+    fn find(&mut self, db: DbIndex, key: KeyRef<'_>) -> Option<CellIndex> {
+        let now = self.now;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        let at = shard.find(db, key)?;
+        if shard.entry(db, key.slot, at).is_expired(now) {
+            shard.remove_dead(self.clock, db, key.slot, at);
+            self.stats.expired_keys.add(1);
+            return None;
+        }
+        Some(at)
+    }
+
+    /// Marks a key as accessed now.
+    #[inline]
+    fn touch_at(&mut self, key: KeyRef<'_>, at: CellIndex) {
+        let (db, now) = (self.db, self.now);
+        let config = &self.node.config;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        let old = shard.entry(db, key.slot, at).access();
+        let new = if config.maxmemory_policy().is_lfu() {
+            let random = shard.random();
+            access::lfu_touch(old, now, config.lfu_decay_minutes(), config.lfu_log_factor(), random)
+        } else {
+            access::lru_now(now)
+        };
+        // A line that is only read stays shared: most accesses fall into the same second.
+        if new != old {
+            let dbase = shard.keys.db_mut(db).expect("the key was found in it");
+            dbase.table_mut(key.slot).entry_mut(at).set_access(new);
+        }
+    }
+
+    fn new_access(&self) -> u32 {
+        if self.node.config.maxmemory_policy().is_lfu() {
+            access::lfu_new(self.now)
+        } else {
+            access::lru_now(self.now)
+        }
+    }
+
+    /// Looks a key up to read it: counts a hit or a miss and marks it as accessed.
+    #[inline]
+    pub fn read(&mut self, key: KeyRef<'_>) -> Option<EntryRef<'_>> {
+        let Some(at) = self.find(self.db, key) else {
+            self.stats.keyspace_misses.add(1);
+            return None;
+        };
+        self.stats.keyspace_hits.add(1);
+        self.touch_at(key, at);
+        let db = self.db;
+        Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    /// Looks a key up to change it: marks it as accessed, counts nothing.
+    #[inline]
+    pub fn lookup_write(&mut self, key: KeyRef<'_>) -> Option<EntryRef<'_>> {
+        let at = self.find(self.db, key)?;
+        self.touch_at(key, at);
+        let db = self.db;
+        Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    /// Looks a key up without a trace (TTL, OBJECT, TYPE); counts a hit or miss if `count` is set.
+    pub fn peek(&mut self, key: KeyRef<'_>, count: bool) -> Option<EntryRef<'_>> {
+        let found = self.find(self.db, key);
+        if count {
+            let stats = self.stats;
+            let cell =
+                if found.is_some() { &stats.keyspace_hits } else { &stats.keyspace_misses };
+            cell.add(1);
+        }
+        let (db, at) = (self.db, found?);
+        Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    /// The same in another database, without counting.
+    pub fn peek_in(&mut self, db: DbIndex, key: KeyRef<'_>) -> Option<EntryRef<'_>> {
+        let at = self.find(db, key)?;
+        Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    /// A string to read; an error if the key holds another type.
+    #[inline]
+    pub fn read_string(&mut self, key: KeyRef<'_>) -> Result<Option<Value<'_>>, CommandError> {
+        Ok(self.read(key).map(EntryRef::value))
+    }
+
+    /// A string to change; an error if the key holds another type.
+    #[inline]
+    pub fn write_string(&mut self, key: KeyRef<'_>) -> Result<Option<Value<'_>>, CommandError> {
+        Ok(self.lookup_write(key).map(EntryRef::value))
+    }
+
+    fn deadline(&mut self, key: KeyRef<'_>, at: Option<CellIndex>, expiry: Expiry) -> Option<Ms> {
+        match (expiry, at) {
+            (Expiry::At(ms), _) => Some(ms),
+            (Expiry::Clear, _) | (Expiry::Keep, None) => None,
+            (Expiry::Keep, Some(at)) => {
+                let db = self.db;
+                self.shard(key.slot).entry(db, key.slot, at).expires_at()
+            }
+        }
+    }
+
+    /// Stores a string under a key, whatever was there.
+    ///
+    /// # Complexity
+    /// O(1) lookups; no allocation when the new value fits the old entry.
+    #[inline]
+    pub fn set_string(&mut self, key: KeyRef<'_>, bytes: &[u8], encode: Encode, expiry: Expiry) {
+        if encode == Encode::Auto
+            && bytes.len() <= 20
+            && let Some(n) = parse_i64(bytes)
+        {
+            return self.set_int(key, n, expiry);
+        }
+        let db = self.db;
+        let at = self.find(db, key);
+        let deadline = self.deadline(key, at, expiry);
+        let access = self.new_access();
+        let raw = encode == Encode::Raw;
+        let now = self.now;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if let Some(at) = at {
+            let dbase = shard.keys.db_mut(db).expect("the key was found in it");
+            let mut entry = dbase.table_mut(key.slot).entry_mut(at);
+            let old_deadline = entry.as_ref().expires_at();
+            if old_deadline.is_some() == deadline.is_some() && entry.set_inline(bytes, raw) {
+                entry.set_access(access);
+                if let (Some(old), Some(new)) = (old_deadline, deadline) {
+                    entry.set_expires_at(new);
+                    shard.file(db, key, Some(old), new, now);
+                }
+                return;
+            }
+        }
+        let payload = if bytes.len() <= INLINE_BYTES_MAX {
+            Payload::Inline { bytes, raw }
+        } else {
+            Payload::Big(Arc::new(bytes.to_vec()))
+        };
+        let entry = EntryBox::new(key.bytes, deadline, access, payload);
+        shard.put(db, key, at, entry, now);
+    }
+
+    /// Stores an integer under a key, whatever was there.
+    pub fn set_int(&mut self, key: KeyRef<'_>, n: i64, expiry: Expiry) {
+        let db = self.db;
+        let at = self.find(db, key);
+        let deadline = self.deadline(key, at, expiry);
+        let access = self.new_access();
+        let now = self.now;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if let Some(at) = at {
+            let dbase = shard.keys.db_mut(db).expect("the key was found in it");
+            let mut entry = dbase.table_mut(key.slot).entry_mut(at);
+            let old_deadline = entry.as_ref().expires_at();
+            if old_deadline.is_some() == deadline.is_some() && entry.set_int(n) {
+                entry.set_access(access);
+                if let (Some(old), Some(new)) = (old_deadline, deadline) {
+                    entry.set_expires_at(new);
+                    shard.file(db, key, Some(old), new, now);
+                }
+                return;
+            }
+        }
+        let entry = EntryBox::new(key.bytes, deadline, access, Payload::Int(n));
+        shard.put(db, key, at, entry, now);
+    }
+
+    /// The bytes of a string to change in place, made as long as `len` with zero bytes if shorter.
+    /// The key is made if it is not there; its deadline stays. `OBJECT ENCODING` becomes `raw`.
+    ///
+    /// # Complexity
+    /// O(1) amortised in the growth of one string; a copy if a reply still shares a big value.
+    pub fn edit_string(&mut self, key: KeyRef<'_>, len: usize) -> &mut [u8] {
+        let db = self.db;
+        let now = self.now;
+        let access = self.new_access();
+        let at = self.find(db, key);
+        let shard = self.shards.of_slot(self.node, key.slot);
+        let (needs_new, old_len) = match at {
+            None => (true, 0),
+            Some(at) => match shard.entry(db, key.slot, at).value() {
+                Value::Int(_) => (true, 0),
+                Value::Inline { bytes, .. } => (bytes.len() < len, bytes.len()),
+                Value::Big(data) => (false, data.len()),
+            },
+        };
+        if needs_new {
+            let mut bytes = Vec::with_capacity(len.max(old_len));
+            let mut deadline = None;
+            if let Some(at) = at {
+                let entry = shard.entry(db, key.slot, at);
+                bytes.extend_from_slice(&entry.value().bytes());
+                deadline = entry.expires_at();
+            }
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            let entry = if bytes.len() <= INLINE_BYTES_MAX {
+                let payload = Payload::Inline { bytes: &bytes, raw: true };
+                EntryBox::new(key.bytes, deadline, access, payload)
+            } else {
+                EntryBox::new(key.bytes, deadline, access, Payload::Big(Arc::new(bytes)))
+            };
+            shard.put(db, key, at, entry, now);
+        }
+        let at = shard.find(db, key).expect("it was there or has just been stored");
+        let table = shard.keys.db_or_new(db).table_mut(key.slot);
+        if matches!(table.entry(at).value(), Value::Big(_)) {
+            let before = table.entry(at).heap_bytes();
+            let data = Arc::make_mut(table.entry_mut(at).into_big().expect("it is big"));
+            if data.len() < len {
+                data.resize(len, 0);
+            }
+            let after = table.entry(at).heap_bytes();
+            table.adjust_heap(before, after);
+            shard.data_bytes += after as i64 - before as i64;
+            let data: &mut Vec<u8> =
+                Arc::make_mut(table.entry_mut(at).into_big().expect("it is big"));
+            return data;
+        }
+        table.entry_mut(at).into_inline_bytes().expect("it is inline if it is not big")
+    }
+
+    /// Deletes a key; `false` if it was not there.
+    pub fn delete(&mut self, key: KeyRef<'_>) -> bool {
+        self.take(key).map(|(entry, free)| free.entry(entry)).is_some()
+    }
+
+    /// Takes a key out with its entry, and the queue that frees it if it is not kept.
+    pub fn take(
+        &mut self,
+        key: KeyRef<'_>,
+    ) -> Option<(EntryBox, &mut crate::store::free::FreeQueue)> {
+        let db = self.db;
+        let at = self.find(db, key)?;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        let entry = shard.remove(db, key.slot, at);
+        Some((entry, &mut shard.free))
+    }
+
+    /// Stores an entry that was made elsewhere (RENAME, COPY, MOVE), whatever was under its key.
+    pub fn put_in(&mut self, db: DbIndex, key: KeyRef<'_>, entry: EntryBox) {
+        let now = self.now;
+        let at = self.find(db, key);
+        self.shard(key.slot).put(db, key, at, entry, now);
+    }
+
+    /// Sets or ends a key's deadline; `false` if there is no such key.
+    pub fn set_deadline(&mut self, key: KeyRef<'_>, deadline: Option<Ms>) -> bool {
+        let (db, now) = (self.db, self.now);
+        let Some(at) = self.find(db, key) else { return false };
+        let shard = self.shards.of_slot(self.node, key.slot);
+        let old = shard.entry(db, key.slot, at).expires_at();
+        if let (Some(_), Some(new)) = (old, deadline) {
+            let dbase = shard.keys.db_mut(db).expect("the key was found in it");
+            dbase.table_mut(key.slot).entry_mut(at).set_expires_at(new);
+            shard.file(db, key, old, new, now);
+        } else if old != deadline {
+            let entry = shard.remove(db, key.slot, at);
+            shard.put(db, key, None, entry.with_deadline(deadline), now);
+        }
+        true
+    }
+
+    /// Says that a key has changed: watchers lose, subscribers of keyspace events hear of it, and
+    /// the call counts as a write.
+    #[inline]
+    pub fn modified(&mut self, key: KeyRef<'_>, event: Event) {
+        self.modified_in(self.db, key, event);
+    }
+
+    /// The same in another database.
+    #[inline]
+    pub fn modified_in(&mut self, db: DbIndex, key: KeyRef<'_>, _event: Event) {
+        self.dirty += 1;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if !shard.watches.is_empty() {
+            shard.watches.touch(db, key.bytes);
+        }
+    }
+
+    /// Whether anybody reads the journal of a key's shard: effects need not be built otherwise.
+    #[inline]
+    pub fn is_journalled(&mut self, slot: SlotId) -> bool {
+        self.shard(slot).journal.is_read()
+    }
+
+    /// Emits an effect on one key: the call of a `Rewritten` command.
+    pub fn effect(&mut self, key: KeyRef<'_>, words: &[&[u8]]) {
+        self.effect_in(self.db, key, words);
+    }
+
+    /// The same in another database.
+    pub fn effect_in(&mut self, db: DbIndex, key: KeyRef<'_>, words: &[&[u8]]) {
+        self.effect_count += 1;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        shard.journal.emit(self.clock, Some(key.slot), db, words.iter().copied());
+    }
+
+    /// Emits an effect on a whole database of every shard held.
+    pub fn effect_all(&mut self, db: DbIndex, words: &[&[u8]]) {
+        self.effect_count += 1;
+        let clock = &mut *self.clock;
+        self.shards.each(|shard| shard.journal.emit(clock, None, db, words.iter().copied()));
+    }
+
+    /// Emits the whole value of a key as an effect: `SET key value [PXAT ms]`, or `DEL key` if it
+    /// is not there. What a command over several keys does to one of them.
+    pub fn effect_state(&mut self, db: DbIndex, key: KeyRef<'_>) {
+        self.effect_count += 1;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if !shard.journal.is_read() {
+            return;
+        }
+        let Some(at) = shard.find(db, key) else {
+            let words = [&b"DEL"[..], key.bytes];
+            return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
+        };
+        let entry = shard.entry(db, key.slot, at);
+        let value = entry.value().bytes().to_vec();
+        let deadline = entry.expires_at().map(|at| at.0.to_string());
+        let words = [&b"SET"[..], key.bytes, &value];
+        let tail: Vec<&[u8]> = match &deadline {
+            Some(ms) => vec![b"PXAT", ms.as_bytes()],
+            None => vec![],
+        };
+        shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter().chain(tail));
+    }
+}

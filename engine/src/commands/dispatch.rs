@@ -1,0 +1,349 @@
+//! From the words of a call to a reply: look the command up, pass the gates, plan where it runs,
+//! run it. Knows no socket: sessions and tests call it alike.
+
+use crate::commands::args::Args;
+use crate::commands::ctx::{Ctx, KeyHint, Shards};
+use crate::commands::keys::{FoundKey, find_keys};
+use crate::commands::spec::{Flags, Handler, Propagate, Route, SliceState, SliceStep};
+use crate::commands::table::{Command, KeyRule, table};
+use crate::net::client::ClientState;
+use crate::node::Node;
+use crate::resp::error::CommandError;
+use crate::resp::reply::Reply;
+use crate::shard::evict::EvictParams;
+use crate::shard::state::KeyRef;
+use crate::units::{DbIndex, ShardId, SlotId};
+
+/// A set of shards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShardSet(pub u64);
+
+impl ShardSet {
+    /// All of `count` shards.
+    pub const fn all(count: usize) -> Self {
+        Self(if count >= 64 { u64::MAX } else { (1 << count) - 1 })
+    }
+
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: ShardId) {
+        self.0 |= 1 << shard.0;
+    }
+
+    /// Whether a shard is in it.
+    pub const fn contains(self, shard: ShardId) -> bool {
+        self.0 >> shard.0 & 1 == 1
+    }
+
+    /// Its only member.
+    pub const fn single(self) -> Option<ShardId> {
+        if self.0.count_ones() == 1 { Some(ShardId(self.0.trailing_zeros() as u16)) } else { None }
+    }
+
+    /// Members in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        (0..64).filter(move |i| self.0 >> i & 1 == 1).map(ShardId)
+    }
+}
+
+/// Where a call runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Plan {
+    /// On the session's core, without data.
+    Session,
+    /// On one shard; the first key's hash and slot are known if it has one.
+    One(ShardId, Option<KeyHint>),
+    /// On these shards at once.
+    Many(ShardSet),
+    /// Slice by slice.
+    Sliced,
+}
+
+/// Finds the command, or the subcommand, that a call means, and checks its arity.
+#[inline]
+pub fn resolve(args: &Args<'_>) -> Result<&'static Command, CommandError> {
+    let name = args.at(0);
+    let Some(command) = table().get(name) else {
+        let words: Vec<&[u8]> = args.iter_from(1).collect();
+        return Err(CommandError::unknown_command(name, &words));
+    };
+    if !command.spec.arity.accepts(args.len()) {
+        return Err(CommandError::wrong_arity(command.spec.name));
+    }
+    if command.subcommands.is_empty() || args.len() < 2 {
+        return Ok(command);
+    }
+    let sub = args.at(1);
+    let Some(command) = command.subcommand(sub) else {
+        if matches!(command.spec.handler, Handler::Container) {
+            return Err(CommandError::unknown_subcommand(sub, command.spec.name));
+        }
+        return Ok(command);
+    };
+    if !command.spec.arity.accepts(args.len()) {
+        return Err(CommandError::wrong_arity(command.spec.name));
+    }
+    Ok(command)
+}
+
+/// Whether a client may run a command now.
+#[inline]
+pub fn gate(command: &Command, client: &ClientState) -> Result<(), CommandError> {
+    let flags = command.spec.flags;
+    if !client.authenticated && !flags.contains(Flags::NO_AUTH) {
+        return Err(CommandError::NO_AUTH);
+    }
+    Ok(())
+}
+
+/// Whether a call is queued when its session is in a transaction.
+#[inline]
+pub fn is_queued_in_multi(command: &Command) -> bool {
+    !matches!(command.spec.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// Plans a call. `own` is the shard of the calling core, for calls that may run anywhere.
+#[inline]
+pub fn plan(
+    command: &Command,
+    args: &Args<'_>,
+    client: &ClientState,
+    node: &Node,
+    own: ShardId,
+    found: &mut Vec<FoundKey>,
+) -> Plan {
+    if command.keys == KeyRule::First && matches!(command.spec.handler, Handler::Data(_)) {
+        let key = KeyRef::new(args.at(1));
+        return Plan::One(node.owners.of(key.slot), Some(hint(key)));
+    }
+    if let Handler::Sliced(_) = command.spec.handler {
+        return Plan::Sliced;
+    }
+    match command.spec.route {
+        Route::Session | Route::Denied(_) => Plan::Session,
+        Route::AnySlot => Plan::One(own, None),
+        Route::AllSlots => match ShardSet::all(node.cores.len()).single() {
+            Some(shard) if matches!(command.spec.handler, Handler::Data(_)) => {
+                Plan::One(shard, None)
+            }
+            _ => Plan::Many(ShardSet::all(node.cores.len())),
+        },
+        Route::ByKey | Route::SplitKeys => {
+            let (set, first) = shards_of(command, args, node, found);
+            match (set.single(), command.spec.handler) {
+                (Some(shard), Handler::Data(_)) => Plan::One(shard, first),
+                (None, Handler::Data(_)) if set.0 == 0 => Plan::One(own, None),
+                _ => Plan::Many(if set.0 == 0 { ShardSet(1 << own.0) } else { set }),
+            }
+        }
+        Route::Queued => Plan::Many(queued_shards(client, node, own, found)),
+    }
+}
+
+fn hint(key: KeyRef<'_>) -> KeyHint {
+    KeyHint { ptr: key.bytes.as_ptr(), hash: key.hash, slot: key.slot }
+}
+
+/// The shards that the keys of a call are on, and its first key.
+fn shards_of(
+    command: &Command,
+    args: &Args<'_>,
+    node: &Node,
+    found: &mut Vec<FoundKey>,
+) -> (ShardSet, Option<KeyHint>) {
+    let mut set = ShardSet::default();
+    found.clear();
+    // A count that is no number leaves no keys; the handler will say what is wrong.
+    find_keys(command.spec, args, found);
+    let mut first = None;
+    for found in found.iter() {
+        let key = KeyRef::new(args.at(found.index));
+        first.get_or_insert(hint(key));
+        set.insert(node.owners.of(key.slot));
+    }
+    (set, first)
+}
+
+/// The shards that EXEC needs: those of every queued call and of every watched key.
+fn queued_shards(
+    client: &ClientState,
+    node: &Node,
+    own: ShardId,
+    found: &mut Vec<FoundKey>,
+) -> ShardSet {
+    let mut set = ShardSet(1 << own.0);
+    let all = ShardSet::all(node.cores.len());
+    let queued = client.multi.as_ref().map_or(&[][..], |multi| &multi.queued);
+    for (command, args) in queued {
+        match (command.spec.route, command.spec.handler) {
+            (Route::AllSlots, _) | (_, Handler::Sliced(_)) => return all,
+            (Route::ByKey | Route::SplitKeys, _) => {
+                set.0 |= shards_of(command, &args.args(), node, found).0.0;
+            }
+            _ => {}
+        }
+    }
+    for (_, key, _) in client.watching.iter().flat_map(|w| &w.keys) {
+        set.insert(node.owners.of(crate::slots::hash::slot_of(key)));
+    }
+    set
+}
+
+/// Runs a data handler and writes its reply, or its error. Returns whether it succeeded.
+///
+/// Statistics of time are the caller's: it has the clock.
+#[inline]
+pub fn run_data(
+    command: &'static Command,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> bool {
+    let mark = reply.out().mark();
+    ctx.spec = command.spec;
+    ctx.dirty = 0;
+    ctx.effect_count = 0;
+    let result = match command.spec.handler {
+        Handler::Data(handler) => {
+            if command.spec.flags.contains(Flags::DENYOOM) && ctx.node.config.maxmemory() > 0 {
+                make_room(ctx).and_then(|()| handler(ctx, args, reply))
+            } else {
+                handler(ctx, args, reply)
+            }
+        }
+        Handler::Sliced(step) => run_slices(step, ctx, args, reply),
+        Handler::Session(_) | Handler::Held(_) | Handler::Container => {
+            unreachable!("`{}` is planned for its session", command.spec.name)
+        }
+    };
+    finish(command, ctx, args, reply, mark, result)
+}
+
+/// What follows every handler that saw data: its error, its journal record.
+pub fn finish(
+    command: &'static Command,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+    mark: (usize, usize),
+    result: Result<(), CommandError>,
+) -> bool {
+    let succeeded = match result {
+        Ok(()) => true,
+        Err(error) => {
+            reply.out().truncate(mark);
+            reply.error(&error);
+            ctx.stats.error_replies.add(1);
+            ctx.stats.commands[usize::from(command.id)].failed.add(1);
+            false
+        }
+    };
+    if ctx.dirty > 0 {
+        match command.spec.propagate {
+            Propagate::Verbatim => {
+                let key = ctx.key(args.at(1));
+                if ctx.is_journalled(key.slot) {
+                    let words: Vec<&[u8]> = args.iter_from(0).collect();
+                    ctx.effect(key, &words);
+                }
+            }
+            Propagate::Rewritten => debug_invariant!(
+                ctx.effect_count > 0,
+                "`{}` changed data and emitted no effect",
+                command.spec.name
+            ),
+            Propagate::Never => invariant!(false, "`{}` is no write", command.spec.name),
+        }
+    }
+    succeeded
+}
+
+/// Runs a sliced command in one go: inside a transaction it has to be atomic.
+fn run_slices(
+    step: fn(&mut Ctx<'_>, &Args<'_>, &mut SliceState) -> Result<SliceStep, CommandError>,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<(), CommandError> {
+    let mut state = SliceState::default();
+    loop {
+        let done = step(ctx, args, &mut state)?;
+        if done != SliceStep::More {
+            reply_slices(done, &state, reply);
+            return Ok(());
+        }
+    }
+}
+
+/// The reply of a sliced command that has ended.
+pub fn reply_slices(done: SliceStep, state: &SliceState, reply: &mut Reply<'_>) {
+    match done {
+        SliceStep::More => {}
+        SliceStep::DoneInteger => reply.int(state.total as i64),
+        SliceStep::DoneArray => {
+            reply.array(state.element_count as usize);
+            reply.raw(&state.elements);
+        }
+    }
+}
+
+/// The shard that the next slice of a sliced command needs.
+pub fn slice_shard(node: &Node, state: &SliceState) -> ShardId {
+    SlotId::new(state.slot_index as u64).map_or(ShardId(0), |slot| node.owners.of(slot))
+}
+
+/// Most keys evicted for the sake of one call: more work is left to the calls that follow.
+const EVICTIONS_PER_CALL_MAX: usize = 64;
+
+/// Evicts until memory is below the limit; an error if nothing may be evicted.
+pub fn make_room(ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
+    let node = ctx.node;
+    let config = &node.config;
+    let limit = config.maxmemory();
+    if limit == 0 || node.used_bytes() <= limit {
+        return Ok(());
+    }
+    let mut over = (node.used_bytes() - limit) as i64;
+    let params = EvictParams {
+        policy: config.maxmemory_policy(),
+        sample_count: config.maxmemory_samples(),
+        lfu_decay_minutes: config.lfu_decay_minutes(),
+    };
+    let (now, stats, clock) = (ctx.now, ctx.stats, &mut *ctx.clock);
+    let mut evicted = 0;
+    ctx.shards.each(|shard| {
+        while over > 0 && evicted < EVICTIONS_PER_CALL_MAX {
+            let Some(bytes) = shard.evict_one(clock, params, now) else { return };
+            over -= bytes;
+            evicted += 1;
+            stats.evicted_keys.add(1);
+            // This core's own gauge carries the change until its shard is counted again.
+            stats.data_bytes.add(-bytes);
+        }
+    });
+    if over > 0 && evicted == 0 { Err(CommandError::OOM) } else { Ok(()) }
+}
+
+/// A context for one call on these shards.
+pub fn ctx<'a>(
+    node: &'a Node,
+    core: crate::units::CoreId,
+    shards: Shards<'a>,
+    clock: &'a mut crate::journal::LogicalClock,
+    now: crate::units::Ms,
+    db: DbIndex,
+    command: &'static Command,
+) -> Ctx<'a> {
+    Ctx {
+        node,
+        stats: node.core(core),
+        now,
+        db,
+        shards,
+        spec: command.spec,
+        protocol: crate::resp::reply::Protocol::Resp2,
+        clock,
+        hint: None,
+        dirty: 0,
+        effect_count: 0,
+    }
+}

@@ -1,0 +1,18 @@
+//! Commands: what each is (`spec`), and each family's handlers. A handler runs to completion on
+//! `&mut` data: no await, no I/O, no lock, no mail; time and chance come from its context.
+
+pub mod args;
+pub mod bare;
+pub mod bitmap;
+pub mod connection;
+pub mod ctx;
+pub mod dispatch;
+pub mod generic;
+pub mod keys;
+pub mod server;
+pub mod session_ctx;
+pub mod slots;
+pub mod spec;
+pub mod string;
+pub mod table;
+pub mod txn;

@@ -1,0 +1,82 @@
+//! What a handler that concerns the session may touch: the client's state and the process, no data.
+
+use crate::net::client::ClientState;
+use crate::node::{CoreStats, Node};
+use crate::units::{DbIndex, Ms};
+
+/// What the core does for a session after its handler has run, when it takes more than the
+/// session's own state. The reply comes from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionAction {
+    /// CLIENT LIST over all cores, filtered.
+    ListClients(ClientFilter),
+    /// CLIENT KILL over all cores. `old_form`: reply OK or an error instead of a count.
+    KillClients {
+        /// Which ones.
+        filter: ClientFilter,
+        /// `CLIENT KILL addr`.
+        old_form: bool,
+    },
+    /// CLIENT UNBLOCK over all cores.
+    Unblock {
+        /// The client.
+        id: u64,
+        /// Whether it gets an error instead of a timeout.
+        error: bool,
+    },
+    /// The process ends in good order.
+    Shutdown,
+}
+
+/// Which clients are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFilter {
+    /// These ids.
+    pub ids: Option<Vec<u64>>,
+    /// This peer address.
+    pub addr: Option<Box<str>>,
+    /// This address of ours.
+    pub laddr: Option<Box<str>>,
+    /// `normal`, `pubsub`, `master` or `replica`.
+    pub kind: Option<&'static str>,
+    /// This user.
+    pub user: Option<Box<str>>,
+    /// Not the caller itself.
+    pub skip_id: Option<u64>,
+}
+
+impl ClientFilter {
+    /// Whether `client` is meant.
+    pub fn matches(&self, client: &ClientState) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
+            && self.addr.as_ref().is_none_or(|addr| *addr == client.addr)
+            && self.laddr.as_ref().is_none_or(|laddr| *laddr == client.laddr)
+            && self.kind.is_none_or(|kind| kind == "normal")
+            && self.user.as_ref().is_none_or(|user| &**user == "default")
+            && self.skip_id != Some(client.id)
+    }
+}
+
+/// The context of a session handler.
+#[derive(Debug)]
+pub struct SessionCtx<'a> {
+    /// The client.
+    pub client: &'a mut ClientState,
+    /// The process.
+    pub node: &'a Node,
+    /// Counters of this core.
+    pub stats: &'a CoreStats,
+    /// Time.
+    pub now: Ms,
+    /// The call runs inside EXEC.
+    pub in_exec: bool,
+    /// Set by a handler that needs the core to act. Then it writes no reply itself.
+    pub action: Option<SessionAction>,
+}
+
+impl SessionCtx<'_> {
+    /// The client's database.
+    pub fn db(&self) -> DbIndex {
+        self.client.db
+    }
+}

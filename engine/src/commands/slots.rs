@@ -1,0 +1,6 @@
+//! The slots family.
+
+use crate::commands::spec::CommandSpec;
+
+/// The family's commands.
+pub const SPECS: &[CommandSpec] = &[];

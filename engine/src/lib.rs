@@ -1,0 +1,19 @@
+//! The engine of Cordis: a runtime of pinned cores, the Redis protocol, slots, commands and their
+//! data. See `engine/README.md` for the map and the life of a request.
+#![deny(unsafe_code)]
+
+#[macro_use]
+pub mod units;
+
+pub mod commands;
+pub mod config;
+pub mod journal;
+pub mod metrics;
+pub mod net;
+pub mod node;
+pub mod resp;
+#[expect(unsafe_code, reason = "the door turns \"this core holds it\" into `&mut`; see its header")]
+pub mod shard;
+pub mod slots;
+#[expect(unsafe_code, reason = "entries and segments are raw memory; see their headers")]
+pub mod store;

@@ -1,0 +1,123 @@
+//! What the server knows of one client: the state that connection commands show and change.
+//! Pure data: no socket, no buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::commands::args::OwnedArgs;
+use crate::commands::table::Command;
+use crate::resp::reply::Protocol;
+use crate::units::{CoreId, DbIndex, Ms};
+
+/// Which replies a client wants (CLIENT REPLY).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// None to the command that set it, none to the next.
+    SkipNext,
+    /// None to this one.
+    Skip,
+}
+
+/// A transaction that is being queued.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// Calls in order.
+    pub queued: Vec<(&'static Command, OwnedArgs)>,
+    /// A call was refused, so EXEC will be.
+    pub aborted: bool,
+}
+
+/// The keys that a session watches.
+#[derive(Debug, Default)]
+pub struct Watching {
+    /// Raised when one of them changes.
+    pub flag: Arc<AtomicBool>,
+    /// The keys, and whether each had expired already when it was watched.
+    pub keys: Vec<(DbIndex, Box<[u8]>, bool)>,
+}
+
+impl Watching {
+    /// Whether a watched key has changed.
+    pub fn is_touched(&self) -> bool {
+        // Ordering: acquire, paired with the release of whoever raised it.
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct ClientState {
+    /// Unique in this process.
+    pub id: u64,
+    /// Its core.
+    pub core: CoreId,
+    /// Peer address as `ip:port`, or the socket's path.
+    pub addr: Box<str>,
+    /// Our address of the connection.
+    pub laddr: Box<str>,
+    /// File descriptor.
+    pub fd: i32,
+    /// CLIENT SETNAME.
+    pub name: Box<[u8]>,
+    /// SELECT.
+    pub db: DbIndex,
+    /// HELLO.
+    pub protocol: Protocol,
+    /// Whether it may run commands that need a login.
+    pub authenticated: bool,
+    /// CLIENT REPLY.
+    pub reply_mode: ReplyMode,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// Whether it came over a unix socket.
+    pub is_unix: bool,
+    /// MULTI, if it is in one. Boxed: few sessions are.
+    pub multi: Option<Box<Multi>>,
+    /// WATCH, if it watches.
+    pub watching: Option<Box<Watching>>,
+    /// When it connected.
+    pub created_at: Ms,
+    /// When its last command came.
+    pub last_at: Ms,
+    /// Its last command.
+    pub last_command: Option<&'static Command>,
+    /// Bytes of output that wait, for CLIENT LIST; the session keeps it up to date.
+    pub out_bytes: usize,
+    /// Bytes of an unfinished request.
+    pub query_bytes: usize,
+    /// The core closes it once its output has left.
+    pub close_after_reply: bool,
+}
+
+impl ClientState {
+    /// A client that has just connected.
+    pub fn new(id: u64, core: CoreId, fd: i32, now: Ms) -> Self {
+        Self {
+            id,
+            core,
+            addr: "".into(),
+            laddr: "".into(),
+            fd,
+            name: Box::default(),
+            db: DbIndex(0),
+            protocol: Protocol::Resp2,
+            authenticated: false,
+            reply_mode: ReplyMode::On,
+            no_evict: false,
+            is_unix: false,
+            multi: None,
+            watching: None,
+            created_at: now,
+            last_at: now,
+            last_command: None,
+            out_bytes: 0,
+            query_bytes: 0,
+            close_after_reply: false,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Client sessions.
+
+pub mod client;

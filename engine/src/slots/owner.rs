@@ -1,0 +1,37 @@
+//! Which shard owns which slot of this process.
+//!
+//! The map is read without any lock, to plan a request. It changes only while the doors of both
+//! shards concerned are held, so whoever holds the door of shard `s` and reads `s` for a slot
+//! knows that the slot stays there until the door is parked. Everybody else has a hint and checks
+//! again behind the door.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::units::{SLOT_COUNT, ShardId, SlotId};
+
+/// Owner of every slot.
+#[derive(Debug)]
+pub struct SlotOwners {
+    owner: Box<[AtomicU16]>,
+}
+
+impl SlotOwners {
+    /// Slots dealt to `shard_count` shards in contiguous, equal ranges.
+    pub fn dealt(shard_count: usize) -> Self {
+        let owner =
+            (0..SLOT_COUNT).map(|slot| AtomicU16::new((slot * shard_count / SLOT_COUNT) as u16));
+        Self { owner: owner.collect() }
+    }
+
+    /// The shard that owns `slot`: certain for a holder of that shard's door, else a hint.
+    #[inline]
+    pub fn of(&self, slot: SlotId) -> ShardId {
+        // Ordering: relaxed, because the tables of a slot are published by the door, not by this.
+        ShardId(self.owner[slot.index()].load(Ordering::Relaxed))
+    }
+
+    /// Gives `slot` to `shard`. The caller holds the doors of the old and the new owner.
+    pub fn give(&self, slot: SlotId, shard: ShardId) {
+        self.owner[slot.index()].store(shard.0, Ordering::Relaxed);
+    }
+}

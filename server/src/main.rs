@@ -1,0 +1,2 @@
+//! `cordis-server`.
+fn main() {}
