@@ -369,7 +369,7 @@ fn finish(
     };
     text.push_str(&report::table(&header, &cells));
     text.push_str(&format!(
-        "\ncost: {unit}, median and range of {} repeats\n",
+        "\ncost: {unit}, median and range of {} runs\n",
         args.repeats
     ));
     lines

@@ -66,11 +66,19 @@ struct Outcome {
     seconds: f64,
 }
 
+/// What came of one server under one policy.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Side {
+    Measured(Outcome),
+    Missing { error: String },
+}
+
 #[derive(Debug, Serialize)]
 struct Line {
     policy: String,
-    peer: Result<Outcome, String>,
-    cordis: Result<Outcome, String>,
+    peer: Side,
+    cordis: Side,
     ratio: Option<f64>,
 }
 
@@ -89,11 +97,18 @@ pub(crate) fn run(args: &HitRatioArgs) -> Result<(), Fault> {
     for policy in &args.policies {
         let measure = |launch: &Launch| {
             report::progress(&format!("{policy}: {}", launch.program.display()));
-            server_outcome(args, launch, policy).map_err(|fault| fault.to_string())
+            match server_outcome(args, launch, policy) {
+                Ok(outcome) => Side::Measured(outcome),
+                Err(fault) => Side::Missing {
+                    error: fault.to_string(),
+                },
+            }
         };
         let (peer, cordis) = (measure(&peer), measure(&cordis));
         let ratio = match (&peer, &cordis) {
-            (Ok(peer), Ok(cordis)) => Some(cordis.hit_ratio / peer.hit_ratio),
+            (Side::Measured(peer), Side::Measured(cordis)) => {
+                Some(cordis.hit_ratio / peer.hit_ratio)
+            }
             _ => None,
         };
         lines.push(Line {
@@ -130,8 +145,9 @@ fn text(args: &HitRatioArgs, comparison: &Comparison<'_>) -> String {
     let mut cells = Vec::new();
     for line in comparison.lines {
         let mut row = vec![line.policy.clone()];
-        let cell = |value: fn(&Outcome) -> String, side: &Result<Outcome, String>| {
-            side.as_ref().map_or_else(|_| "n/a".to_owned(), value)
+        let cell = |value: fn(&Outcome) -> String, side: &Side| match side {
+            Side::Measured(outcome) => value(outcome),
+            Side::Missing { .. } => "n/a".to_owned(),
         };
         for value in [
             (|o: &Outcome| format!("{:.4}", o.hit_ratio)) as fn(&Outcome) -> String,
@@ -163,8 +179,8 @@ fn text(args: &HitRatioArgs, comparison: &Comparison<'_>) -> String {
     ));
     for line in comparison.lines {
         for (who, side) in [("peer", &line.peer), ("cordis", &line.cordis)] {
-            if let Err(why) = side {
-                text.push_str(&format!("{}, {who}: {why}\n", line.policy));
+            if let Side::Missing { error } = side {
+                text.push_str(&format!("{}, {who}: {error}\n", line.policy));
             }
         }
     }

@@ -11,9 +11,15 @@ pub mod journal;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod observe;
 pub mod resp;
+#[expect(unsafe_code, reason = "memory shared with the kernel and between cores; see its files")]
+pub mod runtime;
 #[expect(unsafe_code, reason = "the door turns \"this core holds it\" into `&mut`; see its header")]
 pub mod shard;
 pub mod slots;
 #[expect(unsafe_code, reason = "entries and segments are raw memory; see their headers")]
 pub mod store;
+mod sync;
+#[expect(unsafe_code, reason = "calls to the operating system; see its header")]
+pub mod sys;

@@ -1,13 +1,26 @@
 //! What all cores of a process share and read without a lock: settings, slot owners, counters.
 //! Knows no ring, no session and no shard.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
+use crate::commands::args::Args;
+use crate::commands::spec::Flags;
+use crate::commands::table::Command;
 use crate::config::Config;
+use crate::metrics::errors::ErrorCounts;
 use crate::metrics::histogram::Histogram;
+use crate::metrics::rates::Rates;
 use crate::metrics::{Cell, Gauge};
+use crate::net::client::ClientState;
+use crate::observe::latency::{Delays, Event};
+use crate::observe::slowlog::{Slow, SlowLog};
+use crate::resp::error::CommandError;
 use crate::slots::owner::SlotOwners;
 use crate::units::{CoreId, Ms};
+
+/// The version of Redis whose behaviour this server has, as clients are told.
+pub const REDIS_VERSION: &str = "7.0.15";
 
 /// Counters of one command on one core.
 #[derive(Debug, Default)]
@@ -20,6 +33,33 @@ pub struct CommandStats {
     pub rejected: Cell,
     /// Calls that ended in an error.
     pub failed: Cell,
+    /// How long calls ran. 4 KiB, so made by the first call.
+    durations: OnceLock<Box<Histogram>>,
+}
+
+impl CommandStats {
+    /// Counts a call that ran for `ns`; `track` keeps its duration (`latency-tracking`).
+    #[inline]
+    pub fn note_call(&self, ns: u64, track: bool) {
+        self.calls.add(1);
+        self.ns.add(ns);
+        if track {
+            self.durations.get_or_init(Box::default).record(ns);
+        }
+    }
+
+    /// How long calls ran, if any was tracked.
+    pub fn durations(&self) -> Option<&Histogram> {
+        self.durations.get().map(|histogram| &**histogram)
+    }
+
+    /// Forgets everything (CONFIG RESETSTAT).
+    pub fn reset(&self) {
+        [&self.calls, &self.ns, &self.rejected, &self.failed].into_iter().for_each(|c| c.set(0));
+        if let Some(durations) = self.durations() {
+            durations.reset();
+        }
+    }
 }
 
 /// Counters of one core. That core writes, everybody reads.
@@ -51,6 +91,8 @@ pub struct CoreStats {
     pub net_out_bytes: Cell,
     /// Error replies sent.
     pub error_replies: Cell,
+    /// The same by the first word of the error.
+    pub errors: ErrorCounts,
     /// Memory of tables and entries of the core's shard, as of its last turn.
     pub data_bytes: Gauge,
     /// Requests run through a door that another core had parked, and requests mailed.
@@ -81,6 +123,7 @@ impl CoreStats {
             net_in_bytes: Cell::default(),
             net_out_bytes: Cell::default(),
             error_replies: Cell::default(),
+            errors: ErrorCounts::default(),
             data_bytes: Gauge::default(),
             door_requests: Cell::default(),
             mail_requests: Cell::default(),
@@ -88,6 +131,44 @@ impl CoreStats {
             lazyfree_pending: Gauge::default(),
             lazyfreed: Gauge::default(),
         }
+    }
+
+    /// Counts a call that ran for `ns`. Only the core itself calls this.
+    #[inline]
+    pub fn note_call(&self, command: &Command, ns: u64, track: bool) {
+        self.commands[usize::from(command.id)].note_call(ns, track);
+        self.commands_run.add(1);
+    }
+
+    /// Counts an error reply. Only the core itself calls this.
+    pub fn note_error(&self, error: &CommandError) {
+        self.error_replies.add(1);
+        self.errors.add(error.prefix());
+    }
+
+    /// Sets all that counts since some time to zero (CONFIG RESETSTAT). A count that its core makes
+    /// at the same moment may survive or be lost.
+    pub fn reset(&self) {
+        self.commands.iter().for_each(CommandStats::reset);
+        self.errors.reset();
+        self.turns.reset();
+        self.lazyfreed.set(0);
+        let cells = [
+            &self.commands_run,
+            &self.keyspace_hits,
+            &self.keyspace_misses,
+            &self.expired_keys,
+            &self.evicted_keys,
+            &self.connections,
+            &self.rejected_connections,
+            &self.overflow_disconnections,
+            &self.net_in_bytes,
+            &self.net_out_bytes,
+            &self.error_replies,
+            &self.door_requests,
+            &self.mail_requests,
+        ];
+        cells.into_iter().for_each(|cell| cell.set(0));
     }
 }
 
@@ -124,6 +205,12 @@ pub struct Node {
     pub resident_bytes: AtomicU64,
     /// Largest [`used_bytes`](Self::used_bytes) seen.
     pub used_peak_bytes: AtomicU64,
+    /// Commands and bytes per second, sampled by [`sample_rates`](Self::sample_rates).
+    pub rates: Rates,
+    /// Slow calls.
+    pub slowlog: SlowLog,
+    /// Delays.
+    pub delays: Delays,
 }
 
 impl Node {
@@ -147,7 +234,18 @@ impl Node {
             overhead_bytes: AtomicI64::new(0),
             resident_bytes: AtomicU64::new(0),
             used_peak_bytes: AtomicU64::new(0),
+            rates: Rates::default(),
+            slowlog: SlowLog::new(core_count),
+            delays: Delays::default(),
         }
+    }
+
+    /// Takes note of how many commands and bytes there were since the last sample. Called about ten
+    /// times a second by one core, and by whoever shows the rates.
+    pub fn sample_rates(&self, now: Ms) {
+        let counts =
+            [self.sum(|c| &c.commands_run), self.sum(|c| &c.net_in_bytes), self.sum(|c| &c.net_out_bytes)];
+        self.rates.sample(now, counts);
     }
 
     /// Counters of a core.
@@ -164,6 +262,57 @@ impl Node {
     /// Open client sessions of all cores.
     pub fn session_count(&self) -> i64 {
         self.cores.iter().map(|core| core.sessions.get()).sum()
+    }
+
+    /// From how many nanoseconds on a call is worth [`note_slow`](Self::note_slow): the lower of the
+    /// slow log's threshold and that of the latency monitor; `u64::MAX` if both are off.
+    #[inline]
+    pub fn slow_ns(&self) -> u64 {
+        self.slowlog_ns().min(self.delay_ns())
+    }
+
+    fn slowlog_ns(&self) -> u64 {
+        let us = self.config.slowlog_slower_than_us();
+        u64::try_from(us).map_or(u64::MAX, |us| us.saturating_mul(1000))
+    }
+
+    /// From how many nanoseconds on an event is worth [`note_delay`](Self::note_delay).
+    #[inline]
+    pub fn delay_ns(&self) -> u64 {
+        match self.config.latency_monitor_threshold_ms() {
+            0 => u64::MAX,
+            ms => ms.saturating_mul(1_000_000),
+        }
+    }
+
+    /// Takes note of a call that took [`slow_ns`](Self::slow_ns) or more, for the slow log and the
+    /// latency monitor. The caller is the core of `client`.
+    #[cold]
+    pub fn note_slow(
+        &self,
+        command: &Command,
+        args: &Args<'_>,
+        ns: u64,
+        now: Ms,
+        client: &ClientState,
+    ) {
+        let flags = command.spec.flags;
+        let event =
+            if flags.contains(Flags::FAST) { Event::FastCommand } else { Event::Command };
+        self.note_delay(event, ns, now);
+        // Redis: EXEC is not logged, the calls in it are. Ours are not timed one by one.
+        let is_logged = !flags.contains(Flags::SKIP_SLOWLOG) || command.spec.name == "exec";
+        if is_logged && ns >= self.slowlog_ns() {
+            let slow = Slow { at: now, us: ns / 1000, addr: &client.addr, name: &client.name };
+            self.slowlog.push(client.core, slow, args, self.config.slowlog_max_len());
+        }
+    }
+
+    /// Takes note of an event that took `ns`, if the latency monitor wants to know.
+    pub fn note_delay(&self, event: Event, ns: u64, now: Ms) {
+        if ns >= self.delay_ns() {
+            self.delays.note(event, now, ns / 1_000_000);
+        }
     }
 
     /// An id that no other client of this process has.

@@ -1,2 +1,216 @@
-//! `cordis-server`.
-fn main() {}
+//! `cordis-server`: reads its settings, checks the machine, starts the engine's cores, and stops
+//! them on a signal.
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cordis_engine::config::Config;
+use cordis_engine::runtime::pinned::{self, Options, Running};
+use cordis_engine::sys::malloc;
+use cordis_engine::sys::signal::{Signal, Signals};
+
+use crate::boot::Ready;
+use crate::cli::Request;
+use crate::log::Log;
+
+mod boot;
+mod cli;
+mod log;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Exit code for a wrong option or configuration file.
+const WRONG_SETTINGS: u8 = 2;
+/// How often the main thread looks whether the cores still run.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let config = match cli::read(std::env::args_os()) {
+        Ok(Request::Run(config)) => config,
+        Ok(Request::Show(text)) => {
+            // A reader that closes early has seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(line) => return fail(&line, ExitCode::from(WRONG_SETTINGS)),
+    };
+    boot::hide_secret_arguments();
+    match run(*config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => fail(&line, ExitCode::FAILURE),
+    }
+}
+
+fn fail(line: &str, code: ExitCode) -> ExitCode {
+    let _ = writeln!(io::stderr(), "cordis-server: {line}");
+    code
+}
+
+/// The life of the server, from the first check to the last core's end.
+fn run(config: Config) -> Result<(), String> {
+    malloc::tune();
+    // Before there is any other thread: all of them inherit the mask.
+    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let ready = boot::prepare(&config)?;
+    let log = Arc::new(Log::start(&config)?);
+    stop_on_panic(&log);
+    let level = log.clone();
+    config.on_change(Box::new(move |spec, text| {
+        if spec.name == "loglevel" {
+            level.set_level(text);
+        }
+    }));
+    let (greeting, unixsocket) = (greeting(&config, &ready), config.unixsocket());
+    tell(&config, &ready);
+    let Ready {
+        cpus,
+        listeners,
+        lock,
+        ..
+    } = ready;
+    let core_count = cpus.len();
+    let options = Options {
+        config,
+        cores: cpus,
+        listeners,
+        seed: u64::from_ne_bytes(boot::random()?),
+        run_id: run_id()?,
+    };
+    let running = pinned::start(options).map_err(|error| error.to_string())?;
+    greet(&greeting);
+    watch(&running, core_count, &signals, &log);
+    running.join();
+    if !unixsocket.is_empty() {
+        // Somebody may have removed it before.
+        let _ = std::fs::remove_file(&*unixsocket);
+    }
+    drop(lock);
+    tracing::info!("stopped");
+    log.flush();
+    Ok(())
+}
+
+/// A panic is a broken invariant: data may be half changed and doors held, so nothing goes on.
+fn stop_on_panic(log: &Arc<Log>) {
+    let log = log.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?").to_owned();
+        tracing::error!(
+            thread = name,
+            "{panic}; the process ends, please report this"
+        );
+        log.flush();
+        std::process::abort();
+    }));
+}
+
+fn run_id() -> Result<String, String> {
+    Ok(boot::random::<20>()?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+fn tell(config: &Config, ready: &Ready) {
+    if let Some(wanted) = ready.maxclients_lowered_from {
+        tracing::warn!(
+            wanted,
+            maxclients = config.maxclients(),
+            "maxclients is lowered to what the limit of open files allows: raise `ulimit -n` or \
+             LimitNOFILE="
+        );
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        cpus = boot::ranges(&ready.cpus),
+        port = config.port(),
+        dir = %ready.lock.dir.display(),
+        "starting"
+    );
+}
+
+fn greeting(config: &Config, ready: &Ready) -> String {
+    let (count, cpus) = (ready.cpus.len(), boot::ranges(&ready.cpus));
+    let cores = if count == 1 { "core" } else { "cores" };
+    let way = match config.port() {
+        0 => format!("-s {}", config.unixsocket()),
+        port => format!("-p {port}"),
+    };
+    format!(
+        "Cordis {} is ready: {count} {cores} on CPU {cpus}.\n\
+         Try    redis-cli {way} ping\n       \
+         redis-benchmark {way} -t set,get -P 16 -q\n\
+         Stop   Ctrl-C\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Says what to try, to somebody who looks.
+fn greet(text: &str) {
+    tracing::info!("ready");
+    let mut out = io::stdout();
+    if out.is_terminal() {
+        let _ = out.write_all(text.as_bytes());
+    }
+}
+
+/// Acts on signals until the cores have stopped: because they were asked to here, or by themselves,
+/// as SHUTDOWN makes them. A second request to stop does not wait for anything.
+fn watch(running: &Running, core_count: usize, signals: &Signals, log: &Log) {
+    let mut cores = CoreThreads::default();
+    let mut is_stopping = false;
+    while cores.are_left(core_count) {
+        match signals.wait(WATCH_EVERY) {
+            None => {}
+            Some(Signal::HangUp) => log.reopen(),
+            Some(_) if is_stopping => std::process::exit(1),
+            Some(signal) => {
+                is_stopping = true;
+                tracing::info!(?signal, "stopping");
+                running.stop();
+            }
+        }
+    }
+}
+
+/// The threads of the cores as the kernel lists them, found by the names that the runtime gives
+/// them. Looking whether one is left costs one system call.
+#[derive(Debug, Default)]
+struct CoreThreads {
+    tasks: Vec<PathBuf>,
+}
+
+impl CoreThreads {
+    fn are_left(&mut self, core_count: usize) -> bool {
+        if self.tasks.len() < core_count {
+            let found = Self::find();
+            // None at all may mean that none has its name yet, unless some had one before.
+            let have_started = !self.tasks.is_empty();
+            if found.len() > self.tasks.len() {
+                self.tasks = found;
+            }
+            if !have_started {
+                return true;
+            }
+        }
+        self.tasks.iter().any(|task| task.exists())
+    }
+
+    fn find() -> Vec<PathBuf> {
+        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+            return Vec::new();
+        };
+        let paths = tasks.flatten().map(|task| task.path());
+        let is_core = |path: &PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("core-"))
+        };
+        paths.filter(is_core).collect()
+    }
+}

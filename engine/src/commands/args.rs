@@ -170,6 +170,16 @@ impl OwnedArgs {
         Args::new(&self.bytes, &self.ranges)
     }
 
+    /// The bytes that its words are ranges of.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where its words are.
+    pub fn ranges(&self) -> &[ArgRange] {
+        &self.ranges
+    }
+
     /// Memory that the words take.
     pub fn heap_bytes(&self) -> usize {
         self.bytes.capacity() + self.ranges.capacity() * size_of::<ArgRange>()

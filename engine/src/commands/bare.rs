@@ -2,14 +2,15 @@
 //! Fixtures, journal replays, fuzzers and benches run commands through it.
 
 use crate::commands::args::OwnedArgs;
+use crate::commands::connection;
 use crate::commands::ctx::{HeldSet, Shards};
 use crate::commands::dispatch::{self, Plan};
-use crate::commands::session_ctx::{SessionAction, SessionCtx};
+use crate::commands::session_ctx::SessionCtx;
 use crate::commands::spec::Handler;
 use crate::commands::table::{Command, table};
 use crate::config::Config;
 use crate::journal::LogicalClock;
-use crate::net::client::ClientState;
+use crate::net::client::{ClientState, ReplyMode};
 use crate::node::Node;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::shard::door::Guarded;
@@ -72,25 +73,30 @@ impl Bare {
     /// Runs one call; its reply is appended to `out`.
     pub fn call_into(&mut self, client: &mut ClientState, call: &OwnedArgs, out: &mut OutBuf) {
         let args = call.args();
+        let mark = out.mark();
+        client.last_at = self.now;
         let mut reply = Reply::new(out, client.protocol);
-        let command = match dispatch::resolve(&args)
-            .and_then(|command| dispatch::gate(command, client).map(|()| command))
-        {
-            Ok(command) => command,
+        match dispatch::admit(&args, client, self.node) {
             Err(error) => {
-                if let Some(multi) = &mut client.multi {
-                    multi.aborted = true;
-                }
-                return reply.error(&error);
+                self.node.core(CoreId(0)).note_error(&error);
+                reply.error(&error);
             }
-        };
-        if dispatch::is_queued_in_multi(command)
-            && let Some(multi) = &mut client.multi
-        {
-            multi.queued.push((command, call.clone()));
-            return reply.simple("QUEUED");
+            Ok(command) if client.multi.is_some() && dispatch::is_queued_in_multi(command) => {
+                dispatch::queue(command, &args, client);
+                reply.simple("QUEUED");
+            }
+            Ok(command) => {
+                client.last_command = Some(command);
+                self.run(client, command, call, out);
+            }
         }
-        self.run(client, command, call, out);
+        match client.reply_mode {
+            ReplyMode::On => return,
+            ReplyMode::Off => {}
+            ReplyMode::SkipNext => client.reply_mode = ReplyMode::Skip,
+            ReplyMode::Skip => client.reply_mode = ReplyMode::On,
+        }
+        out.truncate(mark);
     }
 
     fn run(
@@ -115,11 +121,15 @@ impl Bare {
                 in_exec: false,
                 action: None,
             };
-            if let Err(error) = handler(&mut ctx, &args, &mut reply) {
+            let result = handler(&mut ctx, &args, &mut reply);
+            let result = result.and_then(|()| match ctx.action.take() {
+                Some(action) => connection::act_alone(&action, ctx.client, self.now, &mut reply),
+                None => Ok(()),
+            });
+            if let Err(error) = result {
                 reply.out().truncate(mark);
                 reply.error(&error);
-            } else if ctx.action == Some(SessionAction::Shutdown) {
-                reply.ok();
+                node.core(CoreId(0)).note_error(&error);
             }
             return;
         }

@@ -54,6 +54,15 @@ impl Shards<'_> {
         }
     }
 
+    /// Whether anybody reads the journal of a shard that is held.
+    #[inline]
+    pub fn is_journalled(&self) -> bool {
+        match self {
+            Self::One(shard) => shard.journal.is_read(),
+            Self::Many(held) => held.iter().flatten().any(|shard| shard.journal.is_read()),
+        }
+    }
+
     /// A shard, if it is held.
     pub fn get(&mut self, id: ShardId) -> Option<&mut Shard> {
         match self {
@@ -214,7 +223,9 @@ pub struct Ctx<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct KeyHint {
     /// Address of its bytes: the same word of the same request.
-    pub ptr: *const u8,
+    pub address: usize,
+    /// Which word it is.
+    pub word: u32,
     /// Its hash.
     pub hash: u64,
     /// Its slot.
@@ -226,7 +237,7 @@ impl<'a> Ctx<'a> {
     #[inline]
     pub fn key<'k>(&self, bytes: &'k [u8]) -> KeyRef<'k> {
         match self.hint {
-            Some(hint) if std::ptr::eq(hint.ptr, bytes.as_ptr()) => {
+            Some(hint) if hint.address == bytes.as_ptr().addr() => {
                 KeyRef { bytes, hash: hint.hash, slot: hint.slot }
             }
             _ => KeyRef::new(bytes),

@@ -1,7 +1,7 @@
 //! From the words of a call to a reply: look the command up, pass the gates, plan where it runs,
 //! run it. Knows no socket: sessions and tests call it alike.
 
-use crate::commands::args::Args;
+use crate::commands::args::{Args, is_token};
 use crate::commands::ctx::{Ctx, KeyHint, Shards};
 use crate::commands::keys::{FoundKey, find_keys};
 use crate::commands::spec::{Flags, Handler, Propagate, Route, SliceState, SliceStep};
@@ -10,7 +10,7 @@ use crate::net::client::ClientState;
 use crate::node::Node;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
-use crate::shard::evict::EvictParams;
+use crate::shard::evict::{EvictParams, Policy};
 use crate::shard::state::KeyRef;
 use crate::units::{DbIndex, ShardId, SlotId};
 
@@ -85,7 +85,31 @@ pub fn resolve(args: &Args<'_>) -> Result<&'static Command, CommandError> {
     Ok(command)
 }
 
-/// Whether a client may run a command now.
+/// Finds the command of a call and says whether its client may run it, or queue it, now. Every call
+/// begins here.
+///
+/// # Errors
+/// The reply, if not. The refusal has been counted, and has doomed the transaction that the client is
+/// in; an EXEC that is refused itself has ended it.
+#[inline]
+pub fn admit(
+    args: &Args<'_>,
+    client: &mut ClientState,
+    node: &Node,
+) -> Result<&'static Command, CommandError> {
+    let command = resolve(args).and_then(|command| {
+        if !client.authenticated && node.config.requirepass().is_some() {
+            gate(command, client)?;
+        }
+        if client.multi.is_some() {
+            gate_in_multi(command, node)?;
+        }
+        Ok(command)
+    });
+    command.map_err(|error| refused(args, client, node, error))
+}
+
+/// Whether a client may run a command now, as far as its login goes.
 #[inline]
 pub fn gate(command: &Command, client: &ClientState) -> Result<(), CommandError> {
     let flags = command.spec.flags;
@@ -95,10 +119,64 @@ pub fn gate(command: &Command, client: &ClientState) -> Result<(), CommandError>
     Ok(())
 }
 
+fn gate_in_multi(command: &Command, node: &Node) -> Result<(), CommandError> {
+    if command.spec.flags.contains(Flags::NO_MULTI) {
+        return Err(CommandError::NOT_IN_MULTI);
+    }
+    // Redis: queued calls take memory, so none is taken on when there is none. Where keys may be
+    // evicted EXEC will see to it: no shard is held here.
+    let config = &node.config;
+    let is_full = config.maxmemory() > 0
+        && config.maxmemory_policy() == Policy::NoEviction
+        && node.used_bytes() > config.maxmemory();
+    if is_full && is_queued_in_multi(command) { Err(CommandError::OOM) } else { Ok(()) }
+}
+
+#[cold]
+fn refused(
+    args: &Args<'_>,
+    client: &mut ClientState,
+    node: &Node,
+    error: CommandError,
+) -> CommandError {
+    if let Some(command) = table().get(args.at(0)) {
+        let sub = args.get(1).and_then(|word| command.subcommand(word));
+        let id = usize::from(sub.unwrap_or(command).id);
+        node.core(client.core).commands[id].rejected.add(1);
+    }
+    if let Some(multi) = &mut client.multi {
+        multi.aborted = true;
+    }
+    if is_token(args.at(0), "exec") {
+        client.multi = None;
+        client.watching = None;
+        return CommandError::exec_refused(&error);
+    }
+    error
+}
+
 /// Whether a call is queued when its session is in a transaction.
 #[inline]
 pub fn is_queued_in_multi(command: &Command) -> bool {
     !matches!(command.spec.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// Keeps a call for EXEC. The client is in a transaction.
+pub fn queue(command: &'static Command, args: &Args<'_>, client: &mut ClientState) {
+    let has_lost = client.watching.as_ref().is_some_and(|watching| watching.is_touched());
+    let multi = client.multi.as_mut().expect("only called within a transaction");
+    // Redis: a transaction that cannot succeed any more keeps nothing.
+    if !multi.aborted && !has_lost {
+        multi.queued.push((command, args.to_owned()));
+    }
+}
+
+/// Whether a call may change data: what CLIENT PAUSE WRITE holds back. EXEC may if a queued call may.
+pub fn may_write(command: &Command, client: &ClientState) -> bool {
+    let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
+    let queued = client.multi.as_ref().filter(|_| command.spec.name == "exec");
+    command.spec.flags.intersects(writes)
+        || queued.is_some_and(|m| m.queued.iter().any(|(c, _)| c.spec.flags.intersects(writes)))
 }
 
 /// Plans a call. `own` is the shard of the calling core, for calls that may run anywhere.
@@ -113,7 +191,7 @@ pub fn plan(
 ) -> Plan {
     if command.keys == KeyRule::First && matches!(command.spec.handler, Handler::Data(_)) {
         let key = KeyRef::new(args.at(1));
-        return Plan::One(node.owners.of(key.slot), Some(hint(key)));
+        return Plan::One(node.owners.of(key.slot), Some(hint(key, 1)));
     }
     if let Handler::Sliced(_) = command.spec.handler {
         return Plan::Sliced;
@@ -139,8 +217,9 @@ pub fn plan(
     }
 }
 
-fn hint(key: KeyRef<'_>) -> KeyHint {
-    KeyHint { ptr: key.bytes.as_ptr(), hash: key.hash, slot: key.slot }
+fn hint(key: KeyRef<'_>, word: usize) -> KeyHint {
+    let address = key.bytes.as_ptr().addr();
+    KeyHint { address, word: word as u32, hash: key.hash, slot: key.slot }
 }
 
 /// The shards that the keys of a call are on, and its first key.
@@ -157,7 +236,7 @@ fn shards_of(
     let mut first = None;
     for found in found.iter() {
         let key = KeyRef::new(args.at(found.index));
-        first.get_or_insert(hint(key));
+        first.get_or_insert(hint(key, found.index));
         set.insert(node.owners.of(key.slot));
     }
     (set, first)
@@ -182,7 +261,7 @@ fn queued_shards(
             _ => {}
         }
     }
-    for (_, key, _) in client.watching.iter().flat_map(|w| &w.keys) {
+    for (_, key) in client.watching.iter().flat_map(|w| &w.keys) {
         set.insert(node.owners.of(crate::slots::hash::slot_of(key)));
     }
     set
@@ -199,23 +278,53 @@ pub fn run_data(
     reply: &mut Reply<'_>,
 ) -> bool {
     let mark = reply.out().mark();
+    begin(command, ctx);
+    let is_limited =
+        command.spec.flags.contains(Flags::DENYOOM) && ctx.node.config.maxmemory() > 0;
+    let result = match command.spec.handler {
+        Handler::Data(handler) if is_limited => {
+            make_room(ctx).and_then(|()| handler(ctx, args, reply))
+        }
+        Handler::Data(handler) => handler(ctx, args, reply),
+        _ => run_other(command, ctx, args, reply),
+    };
+    finish(command, ctx, args, reply, mark, result)
+}
+
+/// Runs a queued call of a transaction. Memory is not looked at: EXEC has done it for all its calls,
+/// and nothing may be evicted between them.
+pub fn run_queued(
+    command: &'static Command,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> bool {
+    let mark = reply.out().mark();
+    begin(command, ctx);
+    let result = match command.spec.handler {
+        Handler::Data(handler) => handler(ctx, args, reply),
+        _ => run_other(command, ctx, args, reply),
+    };
+    finish(command, ctx, args, reply, mark, result)
+}
+
+#[inline]
+fn begin(command: &'static Command, ctx: &mut Ctx<'_>) {
     ctx.spec = command.spec;
     ctx.dirty = 0;
     ctx.effect_count = 0;
-    let result = match command.spec.handler {
-        Handler::Data(handler) => {
-            if command.spec.flags.contains(Flags::DENYOOM) && ctx.node.config.maxmemory() > 0 {
-                make_room(ctx).and_then(|()| handler(ctx, args, reply))
-            } else {
-                handler(ctx, args, reply)
-            }
-        }
+}
+
+fn run_other(
+    command: &'static Command,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<(), CommandError> {
+    match command.spec.handler {
         Handler::Sliced(step) => run_slices(step, ctx, args, reply),
-        Handler::Session(_) | Handler::Held(_) | Handler::Container => {
-            unreachable!("`{}` is planned for its session", command.spec.name)
-        }
-    };
-    finish(command, ctx, args, reply, mark, result)
+        _ => unreachable!("`{}` is planned for its session", command.spec.name),
+    }
 }
 
 /// What follows every handler that saw data: its error, its journal record.
@@ -232,7 +341,7 @@ pub fn finish(
         Err(error) => {
             reply.out().truncate(mark);
             reply.error(&error);
-            ctx.stats.error_replies.add(1);
+            ctx.stats.note_error(&error);
             ctx.stats.commands[usize::from(command.id)].failed.add(1);
             false
         }
@@ -283,6 +392,7 @@ pub fn reply_slices(done: SliceStep, state: &SliceState, reply: &mut Reply<'_>) 
             reply.array(state.element_count as usize);
             reply.raw(&state.elements);
         }
+        SliceStep::DoneEncoded => reply.raw(&state.elements),
     }
 }
 

@@ -26,6 +26,9 @@ pub enum SessionAction {
     },
     /// The process ends in good order.
     Shutdown,
+    /// The session rests for this many milliseconds, its core does not; then the reply is OK
+    /// (DEBUG SLEEP).
+    Sleep(u64),
 }
 
 /// Which clients are meant.

@@ -40,6 +40,10 @@ pub struct CommandSpec {
     pub args: &'static [Arg],
     /// Changes since `since`: version and what changed.
     pub history: &'static [(&'static str, &'static str)],
+    /// The version that deprecated it, and what to use instead.
+    pub deprecated: Option<(&'static str, &'static str)>,
+    /// For servers among themselves and for tests, not for applications.
+    pub is_internal: bool,
     /// Where a proxy or a core sends it.
     pub route: Route,
     /// How partial replies become one when `route` splits it.
@@ -67,6 +71,8 @@ impl CommandSpec {
         keys: &[],
         args: &[],
         history: &[],
+        deprecated: None,
+        is_internal: false,
         route: Route::ByKey,
         merge: Merge::First,
         propagate: Propagate::Never,
@@ -107,12 +113,18 @@ pub enum Family {
     SortedSet,
     /// HyperLogLog.
     HyperLogLog,
+    /// Positions on the globe.
+    Geo,
+    /// Streams.
+    Stream,
     /// Publish and subscribe.
     PubSub,
     /// MULTI and its kin.
     Transactions,
     /// Lua.
     Scripting,
+    /// The cluster that Redis makes of itself.
+    Cluster,
     /// The process.
     Server,
     /// Hash slots: Codis' family, ours.
@@ -132,9 +144,12 @@ impl Family {
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
             Self::HyperLogLog => "hyperloglog",
+            Self::Geo => "geo",
+            Self::Stream => "stream",
             Self::PubSub => "pubsub",
             Self::Transactions => "transactions",
             Self::Scripting => "scripting",
+            Self::Cluster => "cluster",
             Self::Server => "server",
             Self::Slots => "slots",
         }
@@ -276,8 +291,10 @@ pub struct KeySpec {
     pub find: Find,
     /// What a reader should know.
     pub notes: &'static str,
-    /// The words found are not key names, or not always.
+    /// It finds some of the keys, not all.
     pub incomplete: bool,
+    /// What it finds only decides the slot and is no key (shard channels).
+    pub not_key: bool,
     /// The key's access depends on the arguments.
     pub variable: bool,
 }
@@ -292,6 +309,7 @@ impl KeySpec {
             find: Find::Range { last, step, limit: 0 },
             notes: "",
             incomplete: false,
+            not_key: false,
             variable: false,
         }
     }
@@ -321,6 +339,8 @@ pub enum Purpose {
     Update,
     /// `ACCESS` and `UPDATE`.
     AccessUpdate,
+    /// `ACCESS` and `INSERT`.
+    AccessInsert,
     /// `INSERT`: adds, without touching what is there.
     Insert,
     /// `DELETE`: removes content.
@@ -371,6 +391,8 @@ pub struct Arg {
     pub multiple_token: bool,
     /// Version that added it, if later than the command.
     pub since: Option<&'static str>,
+    /// Version that deprecated it.
+    pub deprecated_since: Option<&'static str>,
     /// Parts of a block or alternatives.
     pub args: &'static [Arg],
 }
@@ -387,6 +409,7 @@ impl Arg {
             multiple: false,
             multiple_token: false,
             since: None,
+            deprecated_since: None,
             args: &[],
         }
     }
@@ -438,6 +461,11 @@ impl Arg {
     /// The same, added in a later version.
     pub const fn since(mut self, version: &'static str) -> Self {
         self.since = Some(version);
+        self
+    }
+    /// The same, deprecated in a later version.
+    pub const fn deprecated(mut self, version: &'static str) -> Self {
+        self.deprecated_since = Some(version);
         self
     }
 }
@@ -565,4 +593,6 @@ pub enum SliceStep {
     DoneInteger,
     /// The reply is an array of `SliceState::elements`.
     DoneArray,
+    /// The reply is `SliceState::elements` as it is.
+    DoneEncoded,
 }

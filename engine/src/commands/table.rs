@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::commands::spec::{Begin, CommandSpec, Find, Handler};
-use crate::commands::{bitmap, connection, generic, server, slots, string, txn};
+use crate::commands::{bitmap, connection, docs, generic, server, slots, string, txn};
 
 /// A spec with what the data path derives from it.
 #[derive(Debug)]
@@ -30,14 +30,23 @@ pub enum KeyRule {
 }
 
 /// All families.
-static FAMILIES: [&[CommandSpec]; 7] = [
+static FAMILIES: &[&[CommandSpec]] = &[
     connection::SPECS,
     string::SPECS,
     bitmap::SPECS,
     generic::SPECS,
-    server::SPECS,
     txn::SPECS,
     slots::SPECS,
+    docs::SPECS,
+    server::config::SPECS,
+    server::debug::SPECS,
+    server::info::SPECS,
+    server::latency::SPECS,
+    server::lolwut::SPECS,
+    server::memory::SPECS,
+    server::process::SPECS,
+    server::shutdown::SPECS,
+    server::slowlog::SPECS,
 ];
 
 /// The table.

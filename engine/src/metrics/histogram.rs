@@ -56,6 +56,11 @@ impl Histogram {
         self.buckets.iter().map(Cell::get).sum()
     }
 
+    /// Number of durations below `ns`; exact if `ns` is a power of two.
+    pub fn count_below(&self, ns: u64) -> u64 {
+        self.buckets[..bucket_of(ns)].iter().map(Cell::get).sum()
+    }
+
     /// The longest.
     pub fn max_ns(&self) -> u64 {
         self.max_ns.get()
@@ -73,6 +78,25 @@ impl Histogram {
             }
         }
         0
+    }
+
+    /// For each of `shares` the duration that this share of all durations of all `histograms` stays
+    /// below or at.
+    pub fn merged_percentiles_ns(histograms: &[&Self], shares: &[f64]) -> Vec<u64> {
+        let bucket = |i: usize| histograms.iter().map(|h| h.buckets[i].get()).sum::<u64>();
+        let counts: Vec<u64> = (0..BUCKET_COUNT).map(bucket).collect();
+        let total: u64 = counts.iter().sum();
+        let max_ns = histograms.iter().map(|h| h.max_ns()).max().unwrap_or(0);
+        let percentile = |share: &f64| {
+            let rank = ((total as f64) * share).ceil().max(1.0) as u64;
+            let mut seen = 0;
+            let hit = counts.iter().position(|count| {
+                seen += count;
+                seen >= rank
+            });
+            hit.map_or(0, |i| bucket_end(i).min(max_ns))
+        };
+        shares.iter().map(percentile).collect()
     }
 
     /// Forgets everything.
@@ -93,6 +117,18 @@ mod tests {
             assert!(ns <= bucket_end(bucket), "{ns}");
             assert!(bucket == 0 || ns > bucket_end(bucket - 1), "{ns}");
         }
+    }
+
+    #[test]
+    fn merged_percentiles_are_those_of_one_histogram_with_all_durations() {
+        let [odd, even, all] = [0; 3].map(|_| Histogram::default());
+        for ns in 1..=10_000u64 {
+            if ns % 2 == 1 { odd.record(ns) } else { even.record(ns) }
+            all.record(ns);
+        }
+        let merged = Histogram::merged_percentiles_ns(&[&odd, &even], &[0.5, 0.99, 1.0]);
+        assert_eq!(merged, [0.5, 0.99, 1.0].map(|share| all.percentile_ns(share)));
+        assert_eq!(Histogram::merged_percentiles_ns(&[], &[0.5]), [0]);
     }
 
     #[test]

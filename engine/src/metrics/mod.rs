@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+pub mod errors;
 pub mod histogram;
+pub mod rates;
 
 /// A counter with one writing core.
 #[derive(Debug, Default)]

@@ -37,8 +37,9 @@ pub struct Multi {
 pub struct Watching {
     /// Raised when one of them changes.
     pub flag: Arc<AtomicBool>,
-    /// The keys, and whether each had expired already when it was watched.
-    pub keys: Vec<(DbIndex, Box<[u8]>, bool)>,
+    /// The keys. Those that had expired when they were watched have been deleted then, so what is
+    /// found expired at EXEC has changed since.
+    pub keys: Vec<(DbIndex, Box<[u8]>)>,
 }
 
 impl Watching {

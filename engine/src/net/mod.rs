@@ -1,3 +1,4 @@
 //! Client sessions.
 
 pub mod client;
+pub mod session;

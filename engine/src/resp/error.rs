@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::config::ConfigError;
+
 /// An error reply, without the leading `-` and the line end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandError(Cow<'static, str>);
@@ -33,6 +35,37 @@ impl CommandError {
     pub const OFFSET_OUT_OF_RANGE: Self = Self::fixed("ERR offset is out of range");
     /// A bit offset that no string can have.
     pub const BIT_OFFSET: Self = Self::fixed("ERR bit offset is not an integer or out of range");
+    /// DECRBY of the one number that has no opposite.
+    pub const DECREMENT_OVERFLOW: Self = Self::fixed("ERR decrement would overflow");
+    /// Something else than a bit for SETBIT.
+    pub const BIT_VALUE: Self = Self::fixed("ERR bit is not an integer or out of range");
+    /// Something else than a bit for BITPOS.
+    pub const BIT_ARGUMENT: Self = Self::fixed("ERR The bit argument must be 1 or 0.");
+    /// BITOP NOT of several strings.
+    pub const BITOP_NOT: Self =
+        Self::fixed("ERR BITOP NOT must be called with a single source key.");
+    /// A field that BITFIELD does not know.
+    pub const BITFIELD_TYPE: Self = Self::fixed(
+        "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but \
+         i64 is.",
+    );
+    /// A policy that BITFIELD does not know.
+    pub const BITFIELD_OVERFLOW: Self = Self::fixed("ERR Invalid OVERFLOW type specified");
+    /// A write in BITFIELD_RO.
+    pub const BITFIELD_READ_ONLY: Self =
+        Self::fixed("ERR BITFIELD_RO only supports the GET subcommand");
+    /// LCS of keys that hold no strings.
+    pub const LCS_WRONG_TYPE: Self =
+        Self::fixed("ERR The specified keys must contain string values");
+    /// LCS with two options of which one says it all.
+    pub const LCS_LEN_AND_IDX: Self =
+        Self::fixed("ERR If you want both the length and indexes, please just use IDX.");
+    /// LCS of a string whose positions do not fit 32 bits.
+    pub const LCS_STRING_TOO_LONG: Self = Self::fixed("ERR String too long for LCS");
+    /// LCS of strings whose table is larger than a string may be.
+    pub const LCS_TABLE_TOO_LARGE: Self = Self::fixed(
+        "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
+    );
     /// A database that does not exist.
     pub const DB_INDEX: Self = Self::fixed("ERR DB index is out of range");
     /// Source and destination are the same.
@@ -49,6 +82,146 @@ impl CommandError {
         Self::fixed("EXECABORT Transaction discarded because of previous errors.");
     /// A cursor that SCAN never gave.
     pub const INVALID_CURSOR: Self = Self::fixed("ERR invalid cursor");
+    /// A number that C's `int` cannot hold.
+    pub const NOT_INT32: Self =
+        Self::fixed("ERR value is out of range, value must between -2147483648 and 2147483647");
+    /// EXPIRE with NX and another condition.
+    pub const EXPIRE_NX_ALONE: Self = Self::fixed(
+        "ERR NX and XX, GT or LT options at the same time are not compatible",
+    );
+    /// EXPIRE with GT and LT.
+    pub const EXPIRE_GT_LT: Self =
+        Self::fixed("ERR GT and LT options at the same time are not compatible");
+    /// OBJECT FREQ while entries keep times.
+    pub const LFU_NOT_SELECTED: Self = Self::fixed(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+         that when switching between policies at runtime LRU and LFU data will take some time to \
+         adjust.",
+    );
+    /// OBJECT IDLETIME while entries keep frequencies.
+    pub const LFU_SELECTED: Self = Self::fixed(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+         switching between policies at runtime LRU and LFU data will take some time to adjust.",
+    );
+    /// SWAPDB: the first index is no number.
+    pub const FIRST_DB_INDEX: Self = Self::fixed("ERR invalid first DB index");
+    /// SWAPDB: the second index is no number.
+    pub const SECOND_DB_INDEX: Self = Self::fixed("ERR invalid second DB index");
+    /// A timeout that is no integer.
+    pub const TIMEOUT_NOT_INTEGER: Self =
+        Self::fixed("ERR timeout is not an integer or out of range");
+    /// A timeout below zero.
+    pub const TIMEOUT_NEGATIVE: Self = Self::fixed("ERR timeout is negative");
+    /// A number that Codis' commands do not take.
+    pub const OUT_OF_RANGE: Self = Self::fixed("ERR value is out of range");
+
+    /// The number of words is no number, or too large.
+    pub const INVALID_WORD_COUNT: Self =
+        Self::fixed("ERR Protocol error: invalid multibulk length");
+    /// More words than a client may send before it has authenticated.
+    pub const UNAUTHENTICATED_WORD_COUNT: Self =
+        Self::fixed("ERR Protocol error: unauthenticated multibulk length");
+    /// The length of a word is no number, or too large.
+    pub const INVALID_WORD_LENGTH: Self = Self::fixed("ERR Protocol error: invalid bulk length");
+    /// A longer word than a client may send before it has authenticated.
+    pub const UNAUTHENTICATED_WORD_LENGTH: Self =
+        Self::fixed("ERR Protocol error: unauthenticated bulk length");
+    /// A line with the number of words that does not end.
+    pub const TOO_BIG_COUNT: Self = Self::fixed("ERR Protocol error: too big mbulk count string");
+    /// A line with the length of a word that does not end.
+    pub const TOO_BIG_LENGTH: Self = Self::fixed("ERR Protocol error: too big bulk count string");
+    /// An inline call that does not end.
+    pub const TOO_BIG_INLINE: Self = Self::fixed("ERR Protocol error: too big inline request");
+    /// An inline call whose quotes do not match.
+    pub const UNBALANCED_QUOTES: Self =
+        Self::fixed("ERR Protocol error: unbalanced quotes in request");
+    /// No more connections.
+    pub const MAX_CLIENTS: Self = Self::fixed("ERR max number of clients reached");
+
+    /// The command cannot be queued.
+    pub const NOT_IN_MULTI: Self = Self::fixed("ERR Command not allowed inside a transaction");
+    /// CLIENT KILL of an address that nobody has.
+    pub const NO_SUCH_CLIENT: Self = Self::fixed("ERR No such client");
+    /// A peer from elsewhere, while anybody could be there.
+    pub const PROTECTED_MODE: Self = Self::fixed(
+        "DENIED Cordis runs in protected mode: no password is set, so only this machine may \
+         connect. Set `requirepass`, or `bind` the addresses that may be reached and set \
+         `protected-mode no`.",
+    );
+    /// COMMAND GETKEYS of a command that does not exist.
+    pub const INVALID_COMMAND: Self = Self::fixed("ERR Invalid command specified");
+    /// COMMAND GETKEYS of a command that never has keys.
+    pub const NO_KEY_ARGUMENTS: Self = Self::fixed("ERR The command has no key arguments");
+    /// COMMAND GETKEYS of too few or too many words.
+    pub const INVALID_ARGUMENT_COUNT: Self =
+        Self::fixed("ERR Invalid number of arguments specified for command");
+    /// COMMAND GETKEYS of words among which no keys can be found.
+    pub const INVALID_ARGUMENTS: Self = Self::fixed("ERR Invalid arguments specified for command");
+    /// DEBUG PROTOCOL of a type that does not exist.
+    pub const PROTOCOL_TYPE: Self = Self::fixed(
+        "ERR Wrong protocol type name. Please use one of the following: string|integer|double|\
+         bignum|null|array|set|map|attrib|push|verbatim|true|false",
+    );
+    /// What RESP2 cannot express.
+    pub const RESP2_UNSUPPORTED: Self = Self::fixed("ERR RESP2 is not supported by this command");
+    /// DEBUG MOVE-SLOT of a slot that does not exist.
+    pub const MOVE_SLOT_SLOT: Self = Self::fixed("ERR slot is not a number from 0 to 1023");
+    /// DEBUG MOVE-SLOT to a shard that does not exist.
+    pub const MOVE_SLOT_SHARD: Self = Self::fixed("ERR shard is not the number of a core");
+
+    /// AUTH without a user while no password is set.
+    pub const AUTH_WITHOUT_PASSWORD: Self = Self::fixed(
+        "ERR AUTH <password> called without any password configured for the default user. Are you \
+         sure your configuration is correct?",
+    );
+    /// HELLO with a protocol that is no number.
+    pub const PROTOCOL_NOT_INTEGER: Self =
+        Self::fixed("ERR Protocol version is not an integer or out of range");
+    /// HELLO with a protocol that nobody speaks.
+    pub const NO_PROTO: Self = Self::fixed("NOPROTO unsupported protocol version");
+    /// HELLO before the login.
+    pub const HELLO_NO_AUTH: Self = Self::fixed(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+         AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+         protocol version at the same time",
+    );
+    /// A connection's name with other than printable ASCII in it.
+    pub const CLIENT_NAME: Self =
+        Self::fixed("ERR Client names cannot contain spaces, newlines or special characters.");
+    /// CLIENT CACHING without tracking.
+    pub const NOT_TRACKING: Self = Self::fixed(
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or \
+         OPTOUT mode enabled",
+    );
+    /// CLIENT PAUSE with another word.
+    pub const PAUSE_MODE: Self = Self::fixed("ERR CLIENT PAUSE mode must be WRITE or ALL");
+    /// CLIENT UNBLOCK with another word.
+    pub const UNBLOCK_REASON: Self =
+        Self::fixed("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+    /// CLIENT LIST: an id that is no number.
+    pub const CLIENT_ID: Self = Self::fixed("ERR Invalid client ID");
+    /// CLIENT KILL: an id that nobody can have.
+    pub const CLIENT_ID_NOT_POSITIVE: Self =
+        Self::fixed("ERR client-id should be greater than 0");
+    /// A transaction runs with shards held: other cores cannot be asked about their clients.
+    pub const OTHER_CLIENTS_IN_EXEC: Self =
+        Self::fixed("ERR other clients cannot be listed or killed inside a transaction");
+    /// MULTI within MULTI.
+    pub const NESTED_MULTI: Self = Self::fixed("ERR MULTI calls can not be nested");
+    /// EXEC without MULTI.
+    pub const EXEC_WITHOUT_MULTI: Self = Self::fixed("ERR EXEC without MULTI");
+    /// DISCARD without MULTI.
+    pub const DISCARD_WITHOUT_MULTI: Self = Self::fixed("ERR DISCARD without MULTI");
+    /// WATCH within MULTI.
+    pub const WATCH_IN_MULTI: Self = Self::fixed("ERR WATCH inside MULTI is not allowed");
+    /// SLOWLOG GET of fewer than no entries.
+    pub const SLOWLOG_COUNT: Self =
+        Self::fixed("ERR count should be greater than or equal to -1");
+    /// SHUTDOWN ABORT while the server is not ending.
+    pub const NO_SHUTDOWN: Self = Self::fixed("ERR No shutdown in progress.");
+    /// SHUTDOWN SAVE where nothing can be saved.
+    pub const SHUTDOWN_FAILED: Self =
+        Self::fixed("ERR Errors trying to SHUTDOWN. Check logs.");
 
     /// A text that is known when the program is built.
     pub(crate) const fn fixed(text: &'static str) -> Self {
@@ -63,6 +236,16 @@ impl CommandError {
     /// The line as it goes on the wire, without `-` and line end.
     pub fn text(&self) -> &str {
         &self.0
+    }
+
+    /// A word that does not begin with its length.
+    pub fn expected_dollar(got: u8) -> Self {
+        Self::owned(format!("ERR Protocol error: expected '$', got '{}'", got as char))
+    }
+
+    /// The first word, which says what kind of error it is; `ERR` if there is only one word.
+    pub fn prefix(&self) -> &str {
+        self.0.split_once(' ').map_or("ERR", |(prefix, _)| prefix)
     }
 
     /// Wrong number of words. `name` as in the spec, `container|sub` for subcommands.
@@ -95,6 +278,78 @@ impl CommandError {
             "ERR unknown subcommand '{sub}'. Try {} HELP.",
             container.to_ascii_uppercase()
         ))
+    }
+
+    /// An option that EXPIRE and its kin do not know.
+    pub fn unsupported_option(option: &[u8]) -> Self {
+        Self::owned(format!("ERR Unsupported option {}", String::from_utf8_lossy(option)))
+    }
+
+    /// A number that is no slot.
+    pub fn invalid_slot(n: i32) -> Self {
+        Self::owned(format!("ERR invalid slot number = {n}"))
+    }
+
+    /// A negative number of slots.
+    pub fn invalid_slot_count(n: i32) -> Self {
+        Self::owned(format!("ERR invalid slot count = {n}"))
+    }
+
+    /// SLOTSCHECK: a key that one structure has and another has not.
+    pub fn slots_check(step: u8, key: &[u8]) -> Self {
+        Self::owned(format!("ERR step {step}, miss = '{}'", String::from_utf8_lossy(key)))
+    }
+
+    /// A subcommand that does not exist or has a wrong number of words, of commands that parse their
+    /// subcommands themselves. `container` as Redis spells it.
+    pub fn subcommand_syntax(sub: &[u8], container: &str) -> Self {
+        let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]);
+        Self::owned(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {container} HELP."
+        ))
+    }
+
+    /// A subcommand of DEBUG that this server knows and does not have.
+    pub fn debug_refused(sub: &str) -> Self {
+        Self::owned(format!("ERR DEBUG {} is not available", sub.to_ascii_uppercase()))
+    }
+
+    /// The text that DEBUG ERROR was asked for.
+    pub fn as_asked(text: &[u8]) -> Self {
+        Self::owned(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Why settings were not changed or written.
+    pub fn of_config(error: &ConfigError) -> Self {
+        Self::owned(format!("ERR {error}"))
+    }
+
+    /// EXEC that was refused itself: the transaction is gone.
+    pub fn exec_refused(why: &Self) -> Self {
+        let why = why.text().strip_prefix("ERR ").unwrap_or(why.text());
+        Self::owned(format!("EXECABORT Transaction discarded because of: {why}"))
+    }
+
+    /// HELLO: an option that does not exist, or lacks its words.
+    pub fn hello_option(option: &[u8]) -> Self {
+        let option = String::from_utf8_lossy(option);
+        Self::owned(format!("ERR Syntax error in HELLO option '{option}'"))
+    }
+
+    /// CLIENT LIST and KILL: a type of clients that does not exist.
+    pub fn unknown_client_type(kind: &[u8]) -> Self {
+        Self::owned(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind)))
+    }
+
+    /// A user who does not exist.
+    pub fn no_such_user(user: &[u8]) -> Self {
+        Self::owned(format!("ERR No such user '{}'", String::from_utf8_lossy(user)))
+    }
+
+    /// LATENCY GRAPH of an event that never was.
+    pub fn no_samples(event: &[u8]) -> Self {
+        let event = String::from_utf8_lossy(event);
+        Self::owned(format!("ERR No samples available for event '{event}'"))
     }
 
     /// An expire time that is not allowed. `name` is the command's.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::journal::{Journal, LogicalClock};
+use crate::runtime::mailbox::Receiver;
+use crate::shard::batch::MailBatch;
 use crate::slots::hash::slot_of;
 use crate::store::entry::{EntryBox, EntryRef};
 use crate::store::free::FreeQueue;
@@ -63,13 +65,15 @@ impl Watches {
         self.by_key.is_empty()
     }
 
-    /// Registers a session's flag for a key.
-    pub fn watch(&mut self, db: DbIndex, key: &[u8], flag: &Arc<AtomicBool>) {
+    /// Registers a session's flag for a key; `false` if it was registered before.
+    pub fn watch(&mut self, db: DbIndex, key: &[u8], flag: &Arc<AtomicBool>) -> bool {
         let flags = self.by_key.entry((db.0, key.into())).or_default();
         flags.retain(|f| f.strong_count() > 0);
-        if !flags.iter().any(|f| f.as_ptr() == Arc::as_ptr(flag)) {
+        let is_new = !flags.iter().any(|f| f.as_ptr() == Arc::as_ptr(flag));
+        if is_new {
             flags.push(Arc::downgrade(flag));
         }
+        is_new
     }
 
     /// Raises the flags of a key that changed.
@@ -150,6 +154,8 @@ pub struct Shard {
     pub(super) expire_at: (u8, u16),
     /// Where random eviction goes on.
     pub(super) evict: super::evict::EvictState,
+    /// Requests mailed by each core and not read yet. Whoever holds the shard may read them.
+    pub inbox: Vec<Receiver<Box<MailBatch>>>,
     /// Requests run per slot since the balancer last looked: measured load.
     pub slot_load: Box<[u32]>,
 }
@@ -167,6 +173,7 @@ impl Shard {
             random: seed ^ (u64::from(id.0) << 48) | 1,
             expire_at: (0, 0),
             evict: super::evict::EvictState::default(),
+            inbox: Vec::new(),
             slot_load: vec![0; crate::units::SLOT_COUNT].into_boxed_slice(),
         }
     }

@@ -377,10 +377,11 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// Asks the processor for the line that the entry begins in.
+    /// Asks the processor for the lines of a small entry.
     #[inline]
     pub(super) fn prefetch(ptr: NonNull<u8>) {
         prefetch_read(ptr.as_ptr());
+        prefetch_read(ptr.as_ptr().wrapping_add(64));
     }
 }
 

@@ -1,6 +1,0 @@
-//! The server family.
-
-use crate::commands::spec::CommandSpec;
-
-/// The family's commands.
-pub const SPECS: &[CommandSpec] = &[];

@@ -1,0 +1,210 @@
+//! One client connection: its input that is not complete, its replies in order, its state.
+//! Knows no ring: the turn moves bytes for it.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use crate::net::client::ClientState;
+use crate::resp::parse::Parser;
+use crate::resp::reply::OutBuf;
+use crate::shard::batch::Target;
+use crate::units::{Ms, ShardId};
+
+/// Output that waits beyond this stops the session's input.
+pub const OUT_STALL_BYTES: usize = 1 << 20;
+/// Input that waits beyond this stops receiving.
+pub const TAIL_STALL_BYTES: usize = 1 << 20;
+/// Requests under way beyond this stop the session's input.
+const IN_FLIGHT_MAX: usize = 16 * 1024;
+/// Memory that an output buffer keeps while its session is busy.
+pub const OUT_KEEP_BYTES: usize = 64 * 1024;
+
+/// The place of a reply that comes out of order.
+#[derive(Debug)]
+enum Ticket {
+    /// Not here yet.
+    Pending,
+    /// In the turn's stash, between these marks.
+    Stashed((usize, usize), (usize, usize)),
+    /// Kept over the end of a round.
+    Kept(OutBuf),
+}
+
+/// Why a session's input waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stall {
+    /// It does not.
+    None,
+    /// A call runs that the next one must wait for.
+    Busy,
+    /// CLIENT PAUSE, until then.
+    Paused(Ms),
+}
+
+/// A client connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Its socket. Closed when the session is dropped.
+    pub fd: OwnedFd,
+    /// Tells it apart from others that had its index.
+    pub generation: u32,
+    /// What commands see.
+    pub client: ClientState,
+    /// Progress of an unfinished call.
+    pub parser: Parser,
+    /// Input that is not run yet.
+    pub tail: Vec<u8>,
+    /// Output that is not sent yet.
+    pub out: OutBuf,
+    /// Bytes of the send that is under way; 0 if none is.
+    pub sending_bytes: usize,
+    /// Whether the kernel receives for it.
+    pub receiving: bool,
+    /// Why its input waits.
+    pub stall: Stall,
+    /// It is being closed: nothing is read or run any more.
+    pub closing: bool,
+    /// Its output has been added to this turn's flush list.
+    pub in_flush: bool,
+    /// The peer will send no more.
+    pub input_ended: bool,
+    tickets: VecDeque<Ticket>,
+    ticket_base: u32,
+    /// Tickets whose reply lies in the stash: they must be copied before it is cleared.
+    stashed_count: u32,
+    direct_pending: u32,
+    direct_shard: ShardId,
+}
+
+impl Session {
+    /// A session on an accepted socket.
+    pub fn new(fd: OwnedFd, generation: u32, client: ClientState) -> Self {
+        Self {
+            fd,
+            generation,
+            client,
+            parser: Parser::default(),
+            tail: Vec::new(),
+            out: OutBuf::default(),
+            sending_bytes: 0,
+            receiving: false,
+            stall: Stall::None,
+            closing: false,
+            in_flush: false,
+            input_ended: false,
+            tickets: VecDeque::new(),
+            ticket_base: 0,
+            stashed_count: 0,
+            direct_pending: 0,
+            direct_shard: ShardId(0),
+        }
+    }
+
+    /// Whether no reply is awaited, so that the next may go straight out.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.direct_pending == 0 && self.tickets.is_empty()
+    }
+
+    /// Reserves the place of a reply that `shard` will give.
+    #[inline]
+    pub fn reserve(&mut self, shard: ShardId) -> Target {
+        if self.tickets.is_empty() && (self.direct_pending == 0 || self.direct_shard == shard) {
+            self.direct_shard = shard;
+            self.direct_pending += 1;
+            return Target::Direct;
+        }
+        self.reserve_ticket()
+    }
+
+    /// Reserves the place of a reply that comes from anywhere.
+    pub fn reserve_ticket(&mut self) -> Target {
+        let ticket = self.ticket_base.wrapping_add(self.tickets.len() as u32);
+        self.tickets.push_back(Ticket::Pending);
+        Target::Ticket(ticket)
+    }
+
+    /// A direct reply has been written to `out`.
+    #[inline]
+    pub fn direct_done(&mut self) {
+        invariant!(self.direct_pending > 0, "a direct reply that nobody awaits");
+        self.direct_pending -= 1;
+    }
+
+    /// A ticket's reply lies in the turn's stash.
+    #[inline]
+    pub fn ticket_stashed(&mut self, ticket: u32, from: (usize, usize), to: (usize, usize)) {
+        self.put(ticket, Ticket::Stashed(from, to));
+        self.stashed_count += 1;
+    }
+
+    /// A ticket's reply is this.
+    pub fn ticket_done(&mut self, ticket: u32, reply: OutBuf) {
+        self.put(ticket, Ticket::Kept(reply));
+    }
+
+    #[inline]
+    fn put(&mut self, ticket: u32, reply: Ticket) {
+        let place = self.tickets.get_mut(ticket.wrapping_sub(self.ticket_base) as usize);
+        let place = place.expect("a ticket is answered once, before those behind it leave");
+        invariant!(matches!(place, Ticket::Pending), "a ticket answered twice");
+        *place = reply;
+    }
+
+    /// Moves replies that are due to the output; what must wait is copied out of the stash.
+    pub fn settle(&mut self, stash: &OutBuf) {
+        while self.direct_pending == 0
+            && let Some(front) = self.tickets.front()
+        {
+            match front {
+                Ticket::Pending => break,
+                Ticket::Stashed(from, to) => {
+                    self.out.append_range(stash, *from, *to);
+                    self.stashed_count -= 1;
+                }
+                Ticket::Kept(reply) => {
+                    self.out.append_range(reply, (0, 0), reply.mark());
+                }
+            }
+            self.tickets.pop_front();
+            self.ticket_base = self.ticket_base.wrapping_add(1);
+        }
+        if self.stashed_count > 0 {
+            self.keep_stashed(stash);
+        }
+        if self.tickets.is_empty() && self.tickets.capacity() > 64 {
+            self.tickets = VecDeque::new();
+        }
+    }
+
+    fn keep_stashed(&mut self, stash: &OutBuf) {
+        self.stashed_count = 0;
+        for ticket in &mut self.tickets {
+            if let Ticket::Stashed(from, to) = *ticket {
+                let mut kept = OutBuf::default();
+                kept.append_range(stash, from, to);
+                *ticket = Ticket::Kept(kept);
+            }
+        }
+    }
+
+    /// Whether the next call may be run now.
+    #[inline]
+    pub fn may_run(&self) -> bool {
+        self.stall == Stall::None
+            && !self.closing
+            && !self.client.close_after_reply
+            && self.out.len() + self.sending_bytes < OUT_STALL_BYTES
+            && self.tickets.len() + (self.direct_pending as usize) < IN_FLIGHT_MAX
+    }
+
+    /// Output that has not reached the socket.
+    pub fn pending_out_bytes(&self) -> usize {
+        self.out.len() + self.sending_bytes
+    }
+
+    /// Whether all that it asked has been answered and sent.
+    pub fn is_drained(&self) -> bool {
+        self.is_settled() && self.out.is_empty() && self.sending_bytes == 0
+    }
+}

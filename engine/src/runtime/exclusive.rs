@@ -1,0 +1,436 @@
+//! Calls that need several doors, calls that run in slices, and questions to all cores: everything
+//! for which a session waits.
+
+use crate::commands::args::OwnedArgs;
+use crate::commands::connection;
+use crate::commands::ctx::Shards;
+use crate::commands::dispatch::{self, Plan, ShardSet};
+use crate::commands::session_ctx::SessionAction;
+use crate::commands::spec::{Handler, SliceState, SliceStep};
+use crate::commands::table::Command;
+use crate::net::session::Stall;
+use crate::resp::error::CommandError;
+use crate::resp::reply::{OutBuf, Protocol, Reply};
+use crate::runtime::peers::Letter;
+use crate::runtime::requests::slow_ns;
+use crate::runtime::ring::Token;
+use crate::runtime::turn::{Alarm, Core};
+use crate::shard::batch::Target;
+use crate::units::{CoreId, DbIndex, Ms};
+
+/// Exclusive calls of one turn end after this; the rest runs in the next.
+const EXCLUSIVE_BUDGET_NS: u64 = 400_000;
+/// Time that all slices of a turn may take together.
+const SLICE_BUDGET_NS: u64 = 100_000;
+
+/// A call that needs these doors at once.
+#[derive(Debug)]
+pub struct Exclusive {
+    /// Whose it is.
+    pub token: Token,
+    /// Where the reply belongs.
+    pub target: Target,
+    /// What to run.
+    pub command: &'static Command,
+    /// Its words.
+    pub words: OwnedArgs,
+    /// The doors.
+    pub set: ShardSet,
+}
+
+/// A call that runs in slices, each on one shard.
+#[derive(Debug)]
+pub struct Sliced {
+    token: Token,
+    target: Target,
+    command: &'static Command,
+    words: OwnedArgs,
+    db: DbIndex,
+    protocol: Protocol,
+    state: SliceState,
+    ns: u64,
+}
+
+/// A question to all cores.
+#[derive(Debug)]
+pub struct Ask {
+    token: Token,
+    target: Target,
+    action: SessionAction,
+    /// Cores that have not answered.
+    waiting: usize,
+    lines: Vec<String>,
+    count: usize,
+}
+
+impl Sliced {
+    /// A call that has not begun.
+    pub fn new(
+        token: Token,
+        target: Target,
+        command: &'static Command,
+        words: OwnedArgs,
+        db: DbIndex,
+        protocol: Protocol,
+    ) -> Self {
+        let state = SliceState::default();
+        Self { token, target, command, words, db, protocol, state, ns: 0 }
+    }
+}
+
+impl Core {
+    /// Takes every door of a set, in ascending order; `false` if one must be waited for.
+    fn acquire(&mut self, set: ShardSet) -> bool {
+        for shard in set.iter() {
+            let index = shard.index();
+            if self.held[index].is_some() {
+                continue;
+            }
+            match self.peers.shards[index].take_or_wait(self.id) {
+                Some(held) => self.held[index] = Some(held),
+                None => {
+                    self.waiting = Some(shard);
+                    // Its owner lets go at the end of its turn; if it sleeps, a borrower will.
+                    return false;
+                }
+            }
+        }
+        self.waiting = None;
+        true
+    }
+
+    /// Runs exclusive calls in order, as far as their doors can be had.
+    pub(super) fn run_exclusive(&mut self) {
+        if self.exclusive.is_empty() {
+            return;
+        }
+        let begun = self.clock.ticks();
+        while let Some(call) = self.exclusive.pop_front() {
+            if self.session_mut(call.token).is_none_or(|session| session.closing) {
+                continue;
+            }
+            let set = self.plan_exclusive(&call);
+            if !self.acquire(set) {
+                self.exclusive.push_front(call);
+                break;
+            }
+            // With the doors held, the owners of the slots cannot change any more.
+            let again = self.plan_exclusive(&call);
+            if again.0 & !set.0 != 0 {
+                self.exclusive.push_front(call);
+                continue;
+            }
+            self.run_exclusive_call(call, set);
+            if self.clock.ns_between(begun, self.clock.ticks()) > EXCLUSIVE_BUDGET_NS {
+                break;
+            }
+        }
+        if self.exclusive.is_empty() {
+            self.waiting = None;
+            self.release_foreign_doors();
+        }
+    }
+
+    fn plan_exclusive(&mut self, call: &Exclusive) -> ShardSet {
+        let own = self.own();
+        let client = &self.sessions[call.token.index as usize].client;
+        let found = &mut self.round.found;
+        match dispatch::plan(call.command, &call.words.args(), client, self.node, own, found) {
+            Plan::Many(set) => set,
+            Plan::One(shard, _) => ShardSet(1 << shard.0),
+            Plan::Session | Plan::Sliced => call.set,
+        }
+    }
+
+    /// Runs what this core had mailed to the shards of a set before: it comes first.
+    fn run_mailed_to(&mut self, set: ShardSet) {
+        let own = self.own();
+        for shard in set.iter().filter(|&shard| shard != own) {
+            let index = shard.index();
+            if self.mailed[index] > 0
+                && let Some(mut held) = self.held[index].take()
+            {
+                self.run_mailed_before(&mut held);
+                self.held[index] = Some(held);
+            }
+        }
+        if set.contains(own) {
+            self.run_own_mail();
+        }
+    }
+
+    fn run_exclusive_call(&mut self, call: Exclusive, set: ShardSet) {
+        self.run_mailed_to(set);
+        let index = call.token.index as usize;
+        let args = call.words.args();
+        let mut out = OutBuf::default();
+        let session = &mut self.sessions[index];
+        let client = &mut session.client;
+        let shards = Shards::Many(&mut self.held);
+        let (node, id, now, db) = (self.node, self.id, self.now, client.db);
+        let begun = self.clock.ticks();
+        let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, call.command);
+        ctx.protocol = client.protocol;
+        let mut reply = Reply::new(&mut out, client.protocol);
+        if let Handler::Held(handler) = call.command.spec.handler {
+            let mark = reply.out().mark();
+            let result = handler(&mut ctx, client, &args, &mut reply);
+            dispatch::finish(call.command, &mut ctx, &args, &mut reply, mark, result);
+        } else {
+            ctx.clock.begin_unit();
+            dispatch::run_data(call.command, &mut ctx, &args, &mut reply);
+            ctx.clock.end_unit();
+        }
+        let ns = self.count_exclusive(call.command, begun);
+        if ns >= slow_ns(self.node) {
+            let client = &self.sessions[index].client;
+            self.node.note_slow(call.command, &args, ns, self.now, client);
+        }
+        self.complete(call.token, call.target, out);
+    }
+
+    fn count_exclusive(&self, command: &Command, begun: u64) -> u64 {
+        let ns = self.clock.ns_between(begun, self.clock.ticks());
+        self.stats.note_call(command, ns, self.node.config.latency_tracking());
+        ns
+    }
+
+    /// Gives a waiting session its reply and lets it go on.
+    fn complete(&mut self, token: Token, target: Target, reply: OutBuf) {
+        let Some(session) = self
+            .sessions
+            .get_mut(token.index as usize)
+            .filter(|session| session.generation == token.generation)
+        else {
+            return;
+        };
+        if let Target::Ticket(ticket) = target {
+            session.ticket_done(ticket, reply);
+            session.settle(&self.round.stash);
+        }
+        session.stall = Stall::None;
+        Self::flush_later(&mut self.flush, token.index, session);
+        if !session.tail.is_empty() || session.input_ended {
+            self.resume.push_back(token);
+        }
+    }
+
+    /// Lets go of the doors of others: the own one stays until the end of the turn.
+    fn release_foreign_doors(&mut self) {
+        let own = self.own().index();
+        for index in (0..self.held.len()).filter(|&index| index != own) {
+            if let Some(held) = self.held[index].take() {
+                self.release(held);
+            }
+        }
+    }
+
+    /// Gives each sliced call a slice, within the turn's budget.
+    pub(super) fn step_sliced(&mut self) {
+        let begun = self.clock.ticks();
+        for _ in 0..self.sliced.len() {
+            let Some(mut call) = self.sliced.pop_front() else { return };
+            if self.session_mut(call.token).is_none_or(|session| session.closing) {
+                continue;
+            }
+            match self.step(&mut call) {
+                None | Some(Ok(SliceStep::More)) => self.sliced.push_back(call),
+                Some(done) => self.finish_sliced(call, done),
+            }
+            if self.clock.ns_between(begun, self.clock.ticks()) > SLICE_BUDGET_NS {
+                return;
+            }
+        }
+    }
+
+    /// Runs one slice; nothing if its shard is not to be had in this turn.
+    fn step(&mut self, call: &mut Sliced) -> Option<Result<SliceStep, CommandError>> {
+        let shard = dispatch::slice_shard(self.node, &call.state);
+        let step = match call.command.spec.handler {
+            Handler::Sliced(step) => step,
+            _ => crate::commands::generic::sliced_variant(
+                call.command.spec.name,
+                &call.words.args(),
+            )?,
+        };
+        let mut held = match self.held[shard.index()].take() {
+            Some(held) => held,
+            None => self.peers.shards[shard.index()].try_take(self.id)?,
+        };
+        if shard != self.own() && self.mailed[shard.index()] > 0 {
+            self.run_mailed_before(&mut held);
+        }
+        let begun = self.clock.ticks();
+        let shards = Shards::One(&mut held);
+        let (node, id, now) = (self.node, self.id, self.now);
+        let mut ctx =
+            dispatch::ctx(node, id, shards, &mut self.logical, now, call.db, call.command);
+        ctx.protocol = call.protocol;
+        let result = step(&mut ctx, &call.words.args(), &mut call.state);
+        call.ns += self.clock.ns_between(begun, self.clock.ticks());
+        if shard == self.own() || self.waiting.is_some() {
+            self.held[shard.index()] = Some(held);
+        } else {
+            self.release(held);
+        }
+        Some(result)
+    }
+
+    fn finish_sliced(&mut self, call: Sliced, done: Result<SliceStep, CommandError>) {
+        let mut out = OutBuf::default();
+        let mut reply = Reply::new(&mut out, call.protocol);
+        match done {
+            Ok(done) => dispatch::reply_slices(done, &call.state, &mut reply),
+            Err(error) => {
+                reply.error(&error);
+                self.stats.note_error(&error);
+            }
+        }
+        self.stats.note_call(call.command, call.ns, self.node.config.latency_tracking());
+        if call.ns >= slow_ns(self.node) {
+            let client = &self.sessions[call.token.index as usize].client;
+            let args = call.words.args();
+            self.node.note_slow(call.command, &args, call.ns, self.now, client);
+        }
+        self.complete(call.token, call.target, out);
+    }
+
+    // ---- questions to all cores ----
+
+    /// Begins what a session's handler asked its core to do.
+    pub(super) fn begin_action(&mut self, token: Token, target: Target, action: SessionAction) {
+        match action {
+            SessionAction::Sleep(ms) => {
+                let ticket = match target {
+                    Target::Ticket(ticket) => ticket,
+                    Target::Direct | Target::Silent => u32::MAX,
+                };
+                let until = Ms(self.now.0.saturating_add(ms as i64));
+                self.alarms.insert(until, Alarm::SleepEnds(token, ticket));
+            }
+            SessionAction::Shutdown => {
+                tracing::info!("SHUTDOWN asked for by a client");
+                self.peers.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                for core in (0..self.peers.core_count()).map(|i| CoreId(i as u16)) {
+                    if core != self.id {
+                        self.ring_later(core);
+                    }
+                }
+            }
+            action => self.ask(token, target, action),
+        }
+    }
+
+    pub(super) fn end_sleep(&mut self, token: Token, ticket: u32) {
+        let Some(session) = self.session_mut(token) else { return };
+        let mut out = OutBuf::default();
+        Reply::new(&mut out, session.client.protocol).ok();
+        let target = if ticket == u32::MAX { Target::Silent } else { Target::Ticket(ticket) };
+        self.complete(token, target, out);
+    }
+
+    fn ask(&mut self, token: Token, target: Target, action: SessionAction) {
+        let waiting = self.peers.core_count() - 1;
+        let ask =
+            Ask { token, target, action: action.clone(), waiting, lines: Vec::new(), count: 0 };
+        let id = self.asks.insert(ask) as u32;
+        for core in (0..self.peers.core_count()).map(|i| CoreId(i as u16)) {
+            if core != self.id {
+                self.post(core, Letter::Ask { id, action: action.clone() });
+            }
+        }
+        let (text, count) = self.answer_own(&action, token);
+        if let Some(ask) = self.asks.get_mut(id as usize) {
+            ask.waiting += 1;
+        }
+        self.answered(id, &text, count);
+    }
+
+    fn answer_own(&mut self, action: &SessionAction, asker: Token) -> (String, usize) {
+        let asker_matches = match action {
+            SessionAction::KillClients { filter, .. } => {
+                self.session_mut(asker).is_some_and(|s| filter.matches(&s.client))
+            }
+            _ => false,
+        };
+        if asker_matches && let Some(session) = self.session_mut(asker) {
+            // It still gets its reply.
+            session.client.close_after_reply = true;
+        }
+        let (text, count) = self.answer(action);
+        (text, count + usize::from(asker_matches))
+    }
+
+    /// What this core has to say to a question.
+    pub(super) fn answer(&mut self, action: &SessionAction) -> (String, usize) {
+        match action {
+            SessionAction::ListClients(filter) => {
+                let mut text = String::new();
+                for (_, session) in &mut self.sessions {
+                    session.client.out_bytes = session.out.len() + session.sending_bytes;
+                    session.client.query_bytes = session.tail.len();
+                    if !session.closing && filter.matches(&session.client) {
+                        text.push_str(&connection::client_line(&session.client, self.now));
+                        text.push('\n');
+                    }
+                }
+                (text, 0)
+            }
+            SessionAction::KillClients { filter, .. } => {
+                let hit: Vec<Token> = self
+                    .sessions
+                    .iter()
+                    .filter(|(_, s)| !s.closing && !s.client.close_after_reply)
+                    .filter(|(_, s)| filter.matches(&s.client))
+                    .map(|(index, s)| Token { index: index as u32, generation: s.generation })
+                    .collect();
+                hit.iter().for_each(|&token| self.close(token, None));
+                (String::new(), hit.len())
+            }
+            SessionAction::Unblock { .. } | SessionAction::Shutdown | SessionAction::Sleep(_) => {
+                (String::new(), 0)
+            }
+        }
+    }
+
+    /// A core has answered.
+    pub(super) fn answered(&mut self, id: u32, text: &str, count: usize) {
+        let Some(ask) = self.asks.get_mut(id as usize) else { return };
+        ask.lines.extend(text.lines().map(str::to_owned));
+        ask.count += count;
+        ask.waiting -= 1;
+        if ask.waiting > 0 {
+            return;
+        }
+        let mut ask = self.asks.remove(id as usize);
+        let Some(session) = self.session_mut(ask.token) else { return };
+        let mut out = OutBuf::default();
+        let mut reply = Reply::new(&mut out, session.client.protocol);
+        match ask.action {
+            SessionAction::ListClients(_) => {
+                ask.lines.sort_by_key(|line| client_id(line));
+                let mut text = ask.lines.join("\n");
+                if !text.is_empty() {
+                    text.push('\n');
+                }
+                reply.verbatim(text.as_bytes());
+            }
+            SessionAction::KillClients { old_form: true, .. } if ask.count == 0 => {
+                reply.error(&CommandError::NO_SUCH_CLIENT);
+            }
+            SessionAction::KillClients { old_form: true, .. } => reply.ok(),
+            _ => reply.count(ask.count),
+        }
+        self.complete(ask.token, ask.target, out);
+    }
+
+    /// Whether exclusive calls can go on without any event.
+    pub(super) fn exclusive_ready(&self) -> bool {
+        !self.exclusive.is_empty() && self.waiting.is_none()
+    }
+}
+
+fn client_id(line: &str) -> u64 {
+    let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next());
+    id.and_then(|id| id.parse().ok()).unwrap_or(0)
+}

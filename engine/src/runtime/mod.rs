@@ -1,0 +1,15 @@
+//! Pinned cores: each a thread with its ring, its turn, and mailboxes to the others.
+
+pub mod background;
+pub mod clock;
+pub mod exclusive;
+pub mod intake;
+pub mod mailbox;
+pub mod peers;
+pub mod pinned;
+pub mod requests;
+pub mod ring;
+pub mod sleep;
+pub mod stall;
+pub mod timer;
+pub mod turn;

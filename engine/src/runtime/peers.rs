@@ -1,0 +1,137 @@
+//! What the cores of a process know of each other: their shards behind doors, whether they sleep,
+//! where their doorbells are, and the letters they send.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use crate::commands::session_ctx::SessionAction;
+use crate::node::Node;
+use crate::runtime::mailbox::{Receiver, Sender, mailbox};
+use crate::runtime::sleep::SleepFlag;
+use crate::shard::batch::MailBatch;
+use crate::shard::door::Guarded;
+use crate::shard::state::Shard;
+use crate::units::{CoreId, ShardId};
+
+/// Batches of requests that may wait between two cores.
+const REQUEST_MAIL_COUNT: usize = 64;
+/// Letters that may wait between two cores.
+const LETTER_COUNT: usize = 256;
+
+/// All cores.
+#[derive(Debug)]
+pub struct Peers {
+    /// The process.
+    pub node: &'static Node,
+    /// Shards by id.
+    pub shards: Box<[Guarded<Shard>]>,
+    /// Sleep flags by core.
+    pub sleep: Box<[SleepFlag]>,
+    /// Descriptors of the cores' rings; negative until the core runs.
+    doorbells: Box<[AtomicI32]>,
+    /// The process is to end.
+    pub stop: AtomicBool,
+}
+
+/// What one core tells another besides requests.
+#[derive(Debug)]
+pub enum Letter {
+    /// Requests have run; their replies.
+    Replies(Box<MailBatch>),
+    /// A connection to serve.
+    Connection {
+        /// Its socket.
+        fd: OwnedFd,
+        /// Whether it is a unix socket.
+        is_unix: bool,
+    },
+    /// Do this to your clients and answer.
+    Ask {
+        /// The asking core's number of the question.
+        id: u32,
+        /// What to do.
+        action: SessionAction,
+    },
+    /// The answer.
+    Answer {
+        /// The question.
+        id: u32,
+        /// Lines about clients.
+        text: String,
+        /// How many clients it concerned.
+        count: usize,
+    },
+}
+
+/// One core's ways to another.
+#[derive(Debug)]
+pub struct Post {
+    /// Requests for its shard.
+    pub requests: Sender<Box<MailBatch>>,
+    /// Everything else.
+    pub letters: Sender<Letter>,
+}
+
+/// What a core takes along when it starts.
+#[derive(Debug)]
+pub struct Seat {
+    /// Which core.
+    pub id: CoreId,
+    /// Ways to the others; none to itself.
+    pub posts: Vec<Option<Post>>,
+    /// Letters from the others, by core; an unused one from itself.
+    pub letters: Vec<Receiver<Letter>>,
+}
+
+impl Peers {
+    /// The cores of a process, and the seats to hand to them.
+    pub fn new(node: &'static Node, core_count: usize, seed: u64) -> (Self, Vec<Seat>) {
+        let ids = || (0..core_count as u16).map(CoreId);
+        let mut seats: Vec<Seat> = ids()
+            .map(|id| Seat { id, posts: ids().map(|_| None).collect(), letters: Vec::new() })
+            .collect();
+        let mut inboxes: Vec<Vec<Receiver<Box<MailBatch>>>> =
+            ids().map(|_| Vec::new()).collect();
+        for to in ids() {
+            for from in ids() {
+                let (requests, inbox) = mailbox(REQUEST_MAIL_COUNT);
+                let (letters, letterbox) = mailbox(LETTER_COUNT);
+                inboxes[to.index()].push(inbox);
+                seats[to.index()].letters.push(letterbox);
+                if from != to {
+                    seats[from.index()].posts[to.index()] = Some(Post { requests, letters });
+                }
+            }
+        }
+        let shards = ids().zip(inboxes).map(|(id, inbox)| {
+            let mut shard = Shard::new(ShardId(id.0), seed);
+            shard.inbox = inbox;
+            Guarded::new(id, shard)
+        });
+        let peers = Self {
+            node,
+            shards: shards.collect(),
+            sleep: ids().map(|_| SleepFlag::default()).collect(),
+            doorbells: ids().map(|_| AtomicI32::new(-1)).collect(),
+            stop: AtomicBool::new(false),
+        };
+        (peers, seats)
+    }
+
+    /// Number of cores.
+    pub fn core_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Makes a core's doorbell known.
+    pub fn set_doorbell(&self, core: CoreId, fd: i32) {
+        // Ordering: release, so that whoever sees the descriptor may ring it.
+        self.doorbells[core.index()].store(fd, Ordering::Release);
+    }
+
+    /// The descriptor to ring, if the core runs.
+    pub fn doorbell(&self, core: CoreId) -> Option<i32> {
+        let fd = self.doorbells[core.index()].load(Ordering::Acquire);
+        (fd >= 0).then_some(fd)
+    }
+}

@@ -1,0 +1,176 @@
+//! Starting and stopping the cores: each is a glommio executor pinned to a processor, whose first
+//! task is the turn.
+//!
+//! The turn sleeps in its own ring, not in glommio's, and hands glommio a pass from time to time for
+//! the tasks that are on nobody's hot path.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+
+use crate::commands::table::table;
+use crate::config::Config;
+use crate::node::Node;
+use crate::runtime::clock::Clock;
+use crate::runtime::peers::{Peers, Seat};
+use crate::runtime::ring::Ring;
+use crate::runtime::turn::{Core, Listener};
+use crate::store::keyspace::seed_hash;
+use crate::units::CoreId;
+
+/// How often glommio gets a pass.
+const PASS_EVERY_NS: u64 = 100_000_000;
+
+/// What a process starts with.
+#[derive(Debug)]
+pub struct Options {
+    /// Settings.
+    pub config: Config,
+    /// Processors to pin to, one per core.
+    pub cores: Vec<usize>,
+    /// Listening sockets.
+    pub listeners: Vec<Listener>,
+    /// Seed of hashes and of chance.
+    pub seed: u64,
+    /// 40 hexadecimal digits that name this run.
+    pub run_id: String,
+}
+
+/// Why the cores do not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel refuses a ring.
+    Ring(std::io::Error),
+    /// An executor does not start.
+    Executor {
+        /// The processor it was to be pinned to.
+        cpu: usize,
+        /// What glommio says.
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ring(error) => write!(f, "cannot create an io_uring ring: {error}"),
+            Self::Executor { cpu, reason } => {
+                write!(f, "cannot start a core on processor {cpu}: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The running cores.
+#[derive(Debug)]
+pub struct Running {
+    node: &'static Node,
+    peers: &'static Peers,
+    /// Rings the cores' doorbells from this thread.
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Starts the cores.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub fn start(options: Options) -> Result<Running, StartError> {
+    seed_hash(options.seed);
+    // One ring for a moment: what is refused is refused here, before any thread exists.
+    drop(Ring::new().map_err(StartError::Ring)?);
+    let clock = Clock::new();
+    let count = options.cores.len();
+    // The process's own state lives as long as the process.
+    let node: &'static Node = Box::leak(Box::new(Node::new(
+        options.config,
+        count,
+        table().id_count(),
+        clock.now(),
+        options.run_id,
+    )));
+    let (peers, seats) = Peers::new(node, count, options.seed);
+    let peers: &'static Peers = Box::leak(Box::new(peers));
+    let mut listeners = Some(options.listeners);
+    let mut threads = Vec::with_capacity(count);
+    for (seat, &cpu) in seats.into_iter().zip(&options.cores) {
+        let listeners = listeners.take().unwrap_or_default();
+        let name = format!("core-{}", seat.id.0);
+        let spawned = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || run_core(seat, peers, listeners, cpu))
+            .map_err(|e| StartError::Executor { cpu, reason: e.to_string() });
+        threads.push(spawned?);
+    }
+    Ok(Running { node, peers, threads })
+}
+
+fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: usize) {
+    let id = seat.id;
+    let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name("core")
+        .io_memory(64 << 10)
+        .preempt_timer(Duration::from_millis(10))
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .make();
+    let result = match executor {
+        Ok(executor) => executor.run(run_turns(seat, peers, listeners)),
+        Err(error) => Err(std::io::Error::other(error.to_string())),
+    };
+    if let Err(error) = result {
+        tracing::error!(core = id.0, %error, "a core cannot go on: the process ends");
+        // Without one of its cores the process would answer for some keys only.
+        std::process::exit(1);
+    }
+}
+
+async fn run_turns(
+    seat: Seat,
+    peers: &'static Peers,
+    listeners: Vec<Listener>,
+) -> std::io::Result<()> {
+    let mut core = Core::new(seat, peers, listeners)?;
+    core.start();
+    let clock = Clock::new();
+    let mut passed = clock.ticks();
+    while core.turn()? {
+        let now = clock.ticks();
+        if clock.ns_between(passed, now) >= PASS_EVERY_NS {
+            passed = now;
+            // The shortest timer: glommio polls everything it has once, and comes back.
+            glommio::timer::sleep(Duration::from_micros(1)).await;
+        }
+    }
+    Ok(())
+}
+
+impl Running {
+    /// The process as its cores see it.
+    pub fn node(&self) -> &'static Node {
+        self.node
+    }
+
+    /// Asks the cores to stop: no new connections, what was read is answered.
+    pub fn stop(&self) {
+        self.peers.stop.store(true, Ordering::Relaxed);
+        // Cores look at this at least every 100 ms; a doorbell makes it now.
+        if let Ok(mut ring) = Ring::new() {
+            for core in 0..self.peers.core_count() {
+                if let Some(fd) = self.peers.doorbell(CoreId(core as u16)) {
+                    ring.ring_doorbell(fd);
+                }
+            }
+            let _ = ring.submit(0, Duration::ZERO);
+        }
+    }
+
+    /// Waits until all cores have stopped.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A core that panicked has said so on the way.
+            let _ = thread.join();
+        }
+    }
+}

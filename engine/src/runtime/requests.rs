@@ -1,0 +1,426 @@
+//! Rounds: the requests parsed in one go, gathered per shard, run where the doors allow, and their
+//! replies put in order.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::commands::args::{ArgRange, Args, OwnedArgs};
+use crate::commands::keys::FoundKey;
+use crate::net::session::Session;
+use crate::resp::reply::OutBuf;
+use crate::runtime::peers::Letter;
+use crate::runtime::ring::{BufferId, Ring, Token};
+use crate::runtime::turn::Core;
+use crate::shard::batch::{MailBatch, Origin, Ran, Request, Runner, Target};
+use crate::shard::state::Shard;
+use crate::units::{CoreId, ShardId};
+
+/// Received bytes that a round's requests point into.
+#[derive(Debug)]
+pub enum Chunk {
+    /// A provided buffer.
+    Buffer(BufferId, usize),
+    /// A session's collected input.
+    Owned(Vec<u8>),
+    /// Words that had to be unescaped.
+    Words(OwnedArgs),
+}
+
+impl Chunk {
+    /// The bytes.
+    #[inline]
+    pub fn bytes<'a>(&'a self, ring: &'a Ring) -> &'a [u8] {
+        match self {
+            Self::Buffer(buffer, len) => ring.bytes(buffer, *len),
+            Self::Owned(bytes) => bytes,
+            Self::Words(words) => words.bytes(),
+        }
+    }
+}
+
+/// The requests of a round.
+#[derive(Debug)]
+pub struct Round {
+    /// Input that requests point into.
+    pub chunks: Vec<Chunk>,
+    /// Words of all requests.
+    pub ranges: Vec<ArgRange>,
+    /// Requests and where their replies go, by shard.
+    pub batches: Vec<(Vec<Request>, Vec<Origin>)>,
+    /// Replies that came out of order.
+    pub stash: OutBuf,
+    /// Replies that nobody wants.
+    pub trash: OutBuf,
+    /// Keys of the call that is being planned.
+    pub found: Vec<FoundKey>,
+    /// Sessions that got a ticket's reply.
+    pub unsettled: Vec<u32>,
+    /// Sessions that stopped because too much was under way.
+    pub hungry: Vec<Token>,
+}
+
+impl Round {
+    /// An empty round for this many shards.
+    pub fn new(shard_count: usize) -> Self {
+        Self {
+            chunks: Vec::new(),
+            ranges: Vec::new(),
+            batches: (0..shard_count).map(|_| (Vec::new(), Vec::new())).collect(),
+            stash: OutBuf::default(),
+            trash: OutBuf::default(),
+            found: Vec::new(),
+            unsettled: Vec::new(),
+            hungry: Vec::new(),
+        }
+    }
+}
+
+impl Core {
+    /// Runs everything that was gathered and ends the round.
+    pub(super) fn run_round(&mut self) {
+        let own = self.own().index();
+        for step in 0..self.round.batches.len() {
+            // The own shard first: others may become free meanwhile.
+            let index = match step {
+                0 => own,
+                step if step <= own => step - 1,
+                step => step,
+            };
+            if !self.round.batches[index].0.is_empty() {
+                self.run_batch(ShardId(index as u16));
+            }
+        }
+        self.end_round();
+    }
+
+    fn end_round(&mut self) {
+        let mut unsettled = std::mem::take(&mut self.round.unsettled);
+        for index in unsettled.drain(..) {
+            if let Some(session) = self.sessions.get_mut(index as usize) {
+                session.settle(&self.round.stash);
+                Self::flush_later(&mut self.flush, index, session);
+            }
+        }
+        self.round.unsettled = unsettled;
+        while let Some(token) = self.round.hungry.pop() {
+            if self.session_mut(token).is_some_and(|session| session.may_run()) {
+                self.resume.push_back(token);
+            }
+        }
+        self.round.stash.clear(256 * 1024);
+        self.round.trash.clear(64 * 1024);
+        self.round.ranges.clear();
+        let mut chunks = std::mem::take(&mut self.round.chunks);
+        for chunk in chunks.drain(..) {
+            if let Chunk::Buffer(buffer, _) = chunk {
+                self.ring.recycle(buffer);
+            }
+        }
+        self.round.chunks = chunks;
+    }
+
+    /// Runs the requests gathered for a shard: here if its door can be had, else by mail.
+    fn run_batch(&mut self, id: ShardId) {
+        let index = id.index();
+        if let Some(mut held) = self.held[index].take() {
+            self.run_here(&mut held);
+            self.held[index] = Some(held);
+            return;
+        }
+        if id != self.own() && self.late_requests[index].is_empty() {
+            let guarded = &self.peers.shards[index];
+            if let Some(mut held) = guarded.try_take(self.id) {
+                // What we mailed before comes first: what nobody has read we run now, and replies
+                // of what the owner has run were posted before it let go of the door.
+                if self.mailed[index] > 0 {
+                    self.run_mailed_before(&mut held);
+                    self.read_letters();
+                }
+                if self.mailed[index] == 0 {
+                    self.stats.door_requests.add(self.round.batches[index].0.len() as u64);
+                    self.run_here(&mut held);
+                    return self.release(held);
+                }
+                self.release(held);
+            }
+        }
+        let batch = self.copy_batch(index);
+        if id == self.own() {
+            self.own_pending.push_back(batch);
+        } else {
+            self.mail_requests(id, batch);
+        }
+    }
+
+    /// Runs the requests gathered for a held shard, on the bytes where they were received.
+    fn run_here(&mut self, shard: &mut Shard) {
+        let index = shard.id.index();
+        let (mut requests, mut origins) = std::mem::take(&mut self.round.batches[index]);
+        let mut runner = Runner {
+            node: self.node,
+            core: self.id,
+            clock: &self.clock,
+            logical: &mut self.logical,
+            now: self.now,
+        };
+        let slow_ns = slow_ns(self.node);
+        let mut ticks = self.clock.ticks();
+        let mut moved = Vec::new();
+        for (i, (request, origin)) in requests.iter().zip(&origins).enumerate() {
+            if i % 16 == 0 && requests.len() > 1 {
+                Runner::prefetch(shard, &requests[i..]);
+            }
+            let chunk = &self.round.chunks[request.chunk as usize];
+            let (first, count) = (request.words.0 as usize, request.words.1 as usize);
+            let args =
+                Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            let session = &mut self.sessions[origin.session as usize];
+            let before = ticks;
+            let ran = match origin.target {
+                Target::Direct => {
+                    let ran = runner.run(shard, request, &args, &mut session.out, &mut ticks);
+                    if ran == Ran::Replied {
+                        session.direct_done();
+                        Self::flush_later(&mut self.flush, origin.session, session);
+                        if !session.is_settled() {
+                            self.round.unsettled.push(origin.session);
+                        }
+                    }
+                    ran
+                }
+                Target::Ticket(ticket) => {
+                    let from = self.round.stash.mark();
+                    let stash = &mut self.round.stash;
+                    let ran = runner.run(shard, request, &args, stash, &mut ticks);
+                    if ran == Ran::Replied {
+                        session.ticket_stashed(ticket, from, self.round.stash.mark());
+                        self.round.unsettled.push(origin.session);
+                    }
+                    ran
+                }
+                Target::Silent => {
+                    runner.run(shard, request, &args, &mut self.round.trash, &mut ticks)
+                }
+            };
+            if ran == Ran::Moved {
+                moved.push((*request, args.to_owned(), *origin));
+            } else if slow_ns < u64::MAX {
+                let ns = self.clock.ns_between(before, ticks);
+                if ns >= slow_ns {
+                    self.node.note_slow(request.command, &args, ns, self.now, &session.client);
+                }
+            }
+        }
+        requests.clear();
+        origins.clear();
+        self.round.batches[index] = (requests, origins);
+        for (request, words, origin) in moved {
+            self.plan_again(&request, &words, origin);
+        }
+    }
+
+    /// Runs what this core had mailed to a shard earlier and nobody has read.
+    pub(super) fn run_mailed_before(&mut self, shard: &mut Shard) {
+        while let Some(mut batch) = shard.inbox[self.id.index()].try_recv() {
+            self.run_mail(&mut batch, shard);
+            self.mailed[shard.id.index()] -= 1;
+            self.deliver_replies(batch);
+        }
+    }
+
+    fn run_mail(&mut self, batch: &mut MailBatch, shard: &mut Shard) {
+        let mut runner = Runner {
+            node: self.node,
+            core: self.id,
+            clock: &self.clock,
+            logical: &mut self.logical,
+            now: self.now,
+        };
+        batch.run(&mut runner, shard);
+    }
+
+    /// Runs requests for the own shard: those that waited for it, then those that others mailed.
+    pub(super) fn run_own_mail(&mut self) {
+        let own = self.own().index();
+        let Some(mut held) = self.held[own].take() else { return };
+        while let Some(mut batch) = self.own_pending.pop_front() {
+            self.run_mail(&mut batch, &mut held);
+            self.deliver_replies(batch);
+        }
+        for from in 0..self.peers.core_count() {
+            // At most a mailbox full, so that a turn ends.
+            for _ in 0..64 {
+                let Some(mut batch) = held.inbox[from].try_recv() else { break };
+                self.run_mail(&mut batch, &mut held);
+                self.post(CoreId(from as u16), Letter::Replies(batch));
+            }
+        }
+        self.held[own] = Some(held);
+    }
+
+    /// Whether requests for the own shard wait that no doorbell will announce. Asked after the door
+    /// was let go of: looks by taking it for a moment.
+    pub(super) fn own_mail_arrived(&mut self) -> bool {
+        let guarded = &self.peers.shards[self.id.index()];
+        let Some(held) = guarded.try_take(self.id) else {
+            // Somebody holds it, and rings when it lets go if we wait; who mails now rings as well.
+            return false;
+        };
+        let arrived =
+            held.inbox.iter().any(|inbox| !inbox.is_empty()) || !self.own_pending.is_empty();
+        match held.release() {
+            // Somebody asked in this very moment: another turn wakes it.
+            Some(heir) => {
+                self.ring_later(heir);
+                true
+            }
+            None => arrived,
+        }
+    }
+
+    fn copy_batch(&mut self, index: usize) -> Box<MailBatch> {
+        let mut batch = self.spare_mail.pop().unwrap_or_default();
+        let (mut requests, mut origins) = std::mem::take(&mut self.round.batches[index]);
+        for (request, origin) in requests.drain(..).zip(origins.drain(..)) {
+            let chunk = &self.round.chunks[request.chunk as usize];
+            let (first, count) = (request.words.0 as usize, request.words.1 as usize);
+            let args =
+                Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            batch.push(&request, &args, origin);
+        }
+        self.round.batches[index] = (requests, origins);
+        batch
+    }
+
+    /// Mails requests to the core that holds a shard; if it has let go meanwhile, runs them here.
+    fn mail_requests(&mut self, id: ShardId, batch: Box<MailBatch>) {
+        let index = id.index();
+        self.stats.mail_requests.add(batch.requests.len() as u64);
+        self.mailed[index] += 1;
+        let late = &mut self.late_requests[index];
+        if !late.is_empty() {
+            return late.push_back(batch);
+        }
+        let post = self.posts[index].as_mut().expect("a core mails nothing to itself");
+        if let Err(batch) = post.requests.try_send(batch) {
+            late.push_back(batch);
+        }
+        self.after_mail(id);
+    }
+
+    /// Makes sure that mailed requests are read: the owner reads them while it is awake; if it has
+    /// let go of its shard since we looked, we run them ourselves or wake it.
+    fn after_mail(&mut self, id: ShardId) {
+        // Ordering: the mail above before the look at the door below. The owner lets go of the door
+        // before it looks at its mail for the last time, with the same fence in `SleepFlag`.
+        fence(Ordering::SeqCst);
+        let guarded = &self.peers.shards[id.index()];
+        if guarded.door.is_held_by_owner() {
+            // It reads its mail before it lets go, or after: see `own_mail_arrived`.
+            return self.ring_for_mail(id.core());
+        }
+        if let Some(mut held) = guarded.try_take(self.id) {
+            self.run_mailed_before(&mut held);
+            return self.release(held);
+        }
+        self.ring_for_mail(id.core());
+    }
+
+    pub(super) fn retry_late_requests(&mut self) {
+        for index in 0..self.late_requests.len() {
+            if self.late_requests[index].is_empty() {
+                continue;
+            }
+            let post = self.posts[index].as_mut().expect("late requests have a way");
+            while let Some(batch) = self.late_requests[index].pop_front() {
+                if let Err(batch) = post.requests.try_send(batch) {
+                    self.late_requests[index].push_front(batch);
+                    break;
+                }
+            }
+            self.after_mail(ShardId(index as u16));
+        }
+    }
+
+    /// Puts the replies of a batch of this core's own requests where they belong.
+    pub(super) fn deliver_replies(&mut self, mut batch: Box<MailBatch>) {
+        let mut from = (0, 0);
+        let slow_ns = slow_ns(self.node);
+        for i in 0..batch.ends.len() {
+            let (to, ran) = batch.ends[i];
+            let origin = batch.origins[i];
+            if ran == Ran::Moved {
+                let words = batch.args(i).to_owned();
+                let request = batch.requests[i];
+                self.plan_again(&request, &words, origin);
+                continue;
+            }
+            let token = Token { index: origin.session, generation: origin.generation };
+            if let Some(session) = self
+                .sessions
+                .get_mut(token.index as usize)
+                .filter(|s| s.generation == token.generation)
+            {
+                match origin.target {
+                    Target::Direct => {
+                        session.out.append_range(&batch.replies, from, to);
+                        session.direct_done();
+                    }
+                    Target::Ticket(ticket) => {
+                        let mut reply = OutBuf::default();
+                        reply.append_range(&batch.replies, from, to);
+                        session.ticket_done(ticket, reply);
+                    }
+                    Target::Silent => {}
+                }
+                if origin.ns >= slow_ns {
+                    let (command, args) = (batch.requests[i].command, batch.args(i));
+                    self.node.note_slow(command, &args, origin.ns, self.now, &session.client);
+                }
+                session.settle(&self.round.stash);
+                Self::flush_later(&mut self.flush, origin.session, session);
+                if !session.tail.is_empty() && session.may_run() {
+                    self.resume.push_back(token);
+                }
+            }
+            from = to;
+        }
+        batch.reset();
+        if self.spare_mail.len() < 16 {
+            self.spare_mail.push(batch);
+        }
+    }
+
+    /// Plans a request again whose slot has moved to another shard of this process.
+    fn plan_again(&mut self, request: &Request, words: &OwnedArgs, origin: Origin) {
+        let args = words.args();
+        let mut request = *request;
+        let key = args.at(request.hint.map_or(1, |hint| hint.word as usize));
+        let slot = crate::slots::hash::slot_of(key);
+        let mut batch = self.spare_mail.pop().unwrap_or_default();
+        if let Some(hint) = &mut request.hint {
+            hint.slot = slot;
+        }
+        batch.push(&request, &args, origin);
+        let shard = self.node.owners.of(slot);
+        if shard == self.own() {
+            self.own_pending.push_back(batch);
+        } else {
+            self.mail_requests(shard, batch);
+        }
+    }
+
+    /// Lets the kernel receive for a session again.
+    pub(super) fn arm_receive(ring: &mut Ring, token: Token, session: &mut Session) {
+        if !session.receiving && !session.closing && !session.input_ended {
+            session.receiving = true;
+            ring.receive(token, session.fd.as_raw_fd());
+        }
+    }
+}
+
+/// From how many nanoseconds on a call is slow.
+pub(super) fn slow_ns(node: &crate::node::Node) -> u64 {
+    let us = node.config.slowlog_slower_than_us();
+    u64::try_from(us).map_or(u64::MAX, |us| us.saturating_mul(1000))
+}

@@ -1,0 +1,456 @@
+//! The io_uring of one core: sockets, provided buffers, sends, doorbells, and where the core sleeps.
+//!
+//! Multishot accept and receive deliver into a ring of provided buffers; each connection has at most
+//! one send under way, whose bytes the ring owns until it has completed; everything is submitted and
+//! waited for in one system call. Knows sockets by file descriptor and by the [`Token`] that its
+//! caller gave, nothing of sessions.
+//!
+//! Unsafe: memory shared with the kernel. Buffers that the kernel reads or writes belong to this
+//! module until the kernel says it is done with them.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
+
+use crate::resp::reply::OutBuf;
+
+/// Size of one provided buffer.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+/// Provided buffers of a core. A power of two.
+const BUFFER_COUNT: u16 = 256;
+const SUBMISSION_COUNT: u32 = 1024;
+const COMPLETION_COUNT: u32 = 8192;
+const BUFFER_GROUP: u16 = 0;
+
+/// Most pieces of a reply that one send gathers.
+const PIECES_MAX: usize = 64;
+
+/// What the caller calls a connection: an index and a generation that tells a reused index apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Token {
+    /// Index of the session.
+    pub index: u32,
+    /// Generation, 24 bits.
+    pub generation: u32,
+}
+
+const OP_ACCEPT: u64 = 1;
+const OP_RECV: u64 = 2;
+const OP_SEND: u64 = 3;
+const OP_BELL: u64 = 4;
+const OP_CANCEL: u64 = 5;
+const OP_BELL_SENT: u64 = 6;
+
+const fn pack(op: u64, index: u32, generation: u32) -> u64 {
+    op << 56 | (generation as u64 & 0x00ff_ffff) << 32 | index as u64
+}
+
+/// A provided buffer that holds received bytes, until it is given back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BufferId(u16);
+
+/// Something that the kernel reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection was accepted on this listener; or accepting failed with this errno.
+    Accepted { listener: u32, result: Result<RawFd, i32>, armed: bool },
+    /// Bytes arrived.
+    Received { token: Token, buffer: BufferId, len: usize, armed: bool },
+    /// Receiving ended: end of stream (0) or an errno. `ENOBUFS` means: arm again.
+    ReceiveEnded { token: Token, errno: i32 },
+    /// All bytes of a send have left, or it failed with this errno. The buffer comes back.
+    Sent { token: Token, buffer: OutBuf, len: usize, errno: i32 },
+    /// Another core rang.
+    Doorbell,
+}
+
+/// A send under way.
+#[derive(Debug)]
+struct Outgoing {
+    fd: RawFd,
+    token: Token,
+    buffer: OutBuf,
+    len: usize,
+    sent: usize,
+    /// Pieces for a gathered send; empty for a plain one.
+    pieces: Vec<libc::iovec>,
+    header: Box<libc::msghdr>,
+}
+
+/// The ring.
+pub struct Ring {
+    uring: IoUring,
+    buffers: Buffers,
+    outgoing: Slab<Box<Outgoing>>,
+    backlog: Vec<squeue::Entry>,
+    /// Sends pushed since the last submission.
+    sends_pushed: usize,
+    /// System calls made.
+    enters: u64,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("fd", &self.uring.as_raw_fd()).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// The ring of the calling thread, which alone may use it from now on.
+    ///
+    /// # Errors
+    /// What the kernel says: no io_uring, a flag it does not know, no memory.
+    pub fn new() -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_clamp()
+            .setup_cqsize(COMPLETION_COUNT)
+            .build(SUBMISSION_COUNT)?;
+        let buffers = Buffers::new(&uring)?;
+        Ok(Self {
+            uring,
+            buffers,
+            outgoing: Slab::new(),
+            backlog: Vec::new(),
+            sends_pushed: 0,
+            enters: 0,
+        })
+    }
+
+    /// The descriptor that other cores ring.
+    pub fn doorbell_fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    /// Accepts connections until cancelled. The listener stays open as long as the ring.
+    pub fn accept(&mut self, listener: u32, fd: RawFd) {
+        let entry = opcode::AcceptMulti::new(Fd(fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(pack(OP_ACCEPT, listener, 0));
+        self.push(entry);
+    }
+
+    /// Receives until the stream ends.
+    pub fn receive(&mut self, token: Token, fd: RawFd) {
+        let entry = opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP)
+            .build()
+            .user_data(pack(OP_RECV, token.index, token.generation));
+        self.push(entry);
+    }
+
+    /// Ends receiving for a connection; a last [`Event::ReceiveEnded`] follows if it was armed.
+    pub fn cancel_receive(&mut self, token: Token) {
+        let target = pack(OP_RECV, token.index, token.generation);
+        let entry = opcode::AsyncCancel::new(target).build().user_data(pack(OP_CANCEL, 0, 0));
+        self.push(entry);
+    }
+
+    /// Ends accepting on a listener.
+    pub fn cancel_accept(&mut self, listener: u32) {
+        let entry = opcode::AsyncCancel::new(pack(OP_ACCEPT, listener, 0))
+            .build()
+            .user_data(pack(OP_CANCEL, 0, 0));
+        self.push(entry);
+    }
+
+    /// Sends all of `buffer`; [`Event::Sent`] gives it back. One send per connection at a time.
+    pub fn send(&mut self, token: Token, fd: RawFd, buffer: OutBuf) {
+        let len = buffer.len();
+        // SAFETY: a zeroed `msghdr` is a valid empty one.
+        let header = Box::new(unsafe { std::mem::zeroed::<libc::msghdr>() });
+        let outgoing =
+            Outgoing { fd, token, buffer, len, sent: 0, pieces: Vec::new(), header };
+        let index = self.outgoing.insert(Box::new(outgoing));
+        self.push_send(index);
+    }
+
+    fn push_send(&mut self, index: usize) {
+        let outgoing = &mut *self.outgoing[index];
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let user_data = pack(OP_SEND, index as u32, 0);
+        let (bytes, splices) = outgoing.buffer.parts();
+        let entry = if splices.is_empty() {
+            let rest = &bytes[outgoing.sent..];
+            // At most 1 GiB at once: lengths are 32 bits wide, results 31.
+            let len = rest.len().min(1 << 30) as u32;
+            opcode::Send::new(Fd(outgoing.fd), rest.as_ptr(), len).flags(flags).build()
+        } else {
+            outgoing.pieces.clear();
+            gather(bytes, splices, outgoing.sent, &mut outgoing.pieces);
+            outgoing.header.msg_iov = outgoing.pieces.as_mut_ptr();
+            outgoing.header.msg_iovlen = outgoing.pieces.len() as _;
+            opcode::SendMsg::new(Fd(outgoing.fd), &raw const *outgoing.header)
+                .flags(flags as u32)
+                .build()
+        };
+        self.sends_pushed += 1;
+        self.push(entry.user_data(user_data));
+    }
+
+    /// Rings another core.
+    pub fn ring_doorbell(&mut self, doorbell_fd: RawFd) {
+        let entry =
+            opcode::MsgRingData::new(Fd(doorbell_fd), 0, pack(OP_BELL, 0, 0), None)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(pack(OP_BELL_SENT, 0, 0));
+        self.push(entry);
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() {
+            return self.backlog.push(entry);
+        }
+        // SAFETY: buffers that the entry points to belong to `self.outgoing` or `self.buffers`,
+        // which keep them in place until the completion has been reaped; descriptors that were
+        // closed meanwhile make the kernel answer with an error.
+        if unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.backlog.push(entry);
+        }
+    }
+
+    /// Bytes of a received buffer.
+    #[inline]
+    pub fn bytes(&self, buffer: &BufferId, len: usize) -> &[u8] {
+        self.buffers.bytes(buffer.0, len)
+    }
+
+    /// Gives a buffer back to the kernel.
+    #[inline]
+    pub fn recycle(&mut self, buffer: BufferId) {
+        self.buffers.put(buffer.0);
+    }
+
+    /// Whether completions wait to be reaped.
+    #[inline]
+    pub fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty()
+    }
+
+    /// Sends pushed and not yet submitted: they complete within [`submit`](Self::submit).
+    pub fn unsubmitted_sends(&self) -> usize {
+        self.sends_pushed
+    }
+
+    /// System calls made so far.
+    pub fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    /// Submits everything and waits for `want` completions, at most `timeout`.
+    ///
+    /// # Errors
+    /// Only what cannot be answered by trying again.
+    pub fn submit(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
+        self.sends_pushed = 0;
+        loop {
+            let more = !self.backlog.is_empty();
+            let want = if more { 0 } else { want };
+            self.enters += 1;
+            let result = if want == 0 {
+                self.uring.submitter().submit_with_args(0, &SubmitArgs::new())
+            } else {
+                let timespec = Timespec::from(timeout);
+                let args = SubmitArgs::new().timespec(&timespec);
+                self.uring.submitter().submit_with_args(want, &args)
+            };
+            match result.map_err(|e| e.raw_os_error().unwrap_or(0)) {
+                Ok(_) | Err(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            }
+            if !more {
+                return Ok(());
+            }
+            let backlog = std::mem::take(&mut self.backlog);
+            for entry in backlog {
+                self.push(entry);
+            }
+        }
+    }
+
+    /// Appends what the kernel has reported to `events`.
+    pub fn reap(&mut self, events: &mut Vec<Event>) {
+        loop {
+            let Some(entry) = self.uring.completion().next() else { return };
+            let user_data = entry.user_data();
+            let index = user_data as u32;
+            let token = Token { index, generation: (user_data >> 32) as u32 & 0x00ff_ffff };
+            let result = entry.result();
+            let armed = cqueue::more(entry.flags());
+            match user_data >> 56 {
+                OP_RECV => {
+                    let event = match cqueue::buffer_select(entry.flags()) {
+                        Some(id) if result > 0 => {
+                            self.buffers.taken(id);
+                            Event::Received {
+                                token,
+                                buffer: BufferId(id),
+                                len: result as usize,
+                                armed,
+                            }
+                        }
+                        _ => Event::ReceiveEnded { token, errno: -result },
+                    };
+                    events.push(event);
+                }
+                OP_SEND => self.sent(index as usize, result, events),
+                OP_ACCEPT => {
+                    let result = if result >= 0 { Ok(result) } else { Err(-result) };
+                    events.push(Event::Accepted { listener: index, result, armed });
+                }
+                OP_BELL => events.push(Event::Doorbell),
+                _ => {}
+            }
+        }
+    }
+
+    fn sent(&mut self, index: usize, result: i32, events: &mut Vec<Event>) {
+        let Some(outgoing) = self.outgoing.get_mut(index) else { return };
+        outgoing.sent += result.max(0) as usize;
+        let errno = if result == 0 { libc::EPIPE } else { -result.min(0) };
+        if errno == 0 && outgoing.sent < outgoing.len {
+            return self.push_send(index);
+        }
+        let outgoing = *self.outgoing.remove(index);
+        events.push(Event::Sent {
+            token: outgoing.token,
+            buffer: outgoing.buffer,
+            len: outgoing.sent,
+            errno: if errno == libc::EINTR { 0 } else { errno },
+        });
+    }
+
+    /// Sends that the kernel has not finished.
+    pub fn sends_under_way(&self) -> usize {
+        self.outgoing.len()
+    }
+}
+
+/// The pieces of a reply from byte `skip` on.
+fn gather(
+    bytes: &[u8],
+    splices: &[crate::resp::reply::Splice],
+    mut skip: usize,
+    pieces: &mut Vec<libc::iovec>,
+) {
+    let mut add = |piece: &[u8]| {
+        if skip >= piece.len() {
+            skip -= piece.len();
+        } else if pieces.len() < PIECES_MAX {
+            let rest = &piece[skip..];
+            skip = 0;
+            pieces.push(libc::iovec {
+                iov_base: rest.as_ptr().cast_mut().cast(),
+                iov_len: rest.len(),
+            });
+        }
+    };
+    let mut from = 0;
+    for splice in splices {
+        add(&bytes[from..splice.at]);
+        add(&splice.data);
+        from = splice.at;
+    }
+    add(&bytes[from..]);
+}
+
+/// The provided buffers: memory that the kernel fills, and the ring that lists the free ones.
+struct Buffers {
+    memory: NonNull<u8>,
+    entries: NonNull<BufRingEntry>,
+    tail: u16,
+    /// Which buffers are with us, so that none is given back twice.
+    with_us: [bool; BUFFER_COUNT as usize],
+}
+
+const MEMORY_BYTES: usize = BUFFER_BYTES * BUFFER_COUNT as usize;
+const ENTRIES_BYTES: usize = size_of::<BufRingEntry>() * BUFFER_COUNT as usize;
+
+impl Buffers {
+    fn new(uring: &IoUring) -> io::Result<Self> {
+        let memory = map(MEMORY_BYTES)?;
+        let entries = map(ENTRIES_BYTES)?.cast::<BufRingEntry>();
+        // SAFETY: `entries` is page-aligned memory of the ring's size, mapped for the life of the
+        // process (a core's ring ends with it), so the kernel never sees it vanish.
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                entries.as_ptr() as u64,
+                BUFFER_COUNT,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        let with_us = [true; BUFFER_COUNT as usize];
+        let mut buffers = Self { memory, entries, tail: 0, with_us };
+        (0..BUFFER_COUNT).for_each(|id| buffers.put(id));
+        Ok(buffers)
+    }
+
+    fn taken(&mut self, id: u16) {
+        self.with_us[usize::from(id)] = true;
+    }
+
+    #[inline]
+    fn bytes(&self, id: u16, len: usize) -> &[u8] {
+        invariant!(self.with_us[usize::from(id)] && len <= BUFFER_BYTES, "buffer {id} is not ours");
+        // SAFETY: the buffer lies within the mapped memory, the kernel has filled it and does not
+        // touch it again before it is put back, which needs `&mut self`.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.memory.as_ptr().add(usize::from(id) * BUFFER_BYTES),
+                len,
+            )
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, id: u16) {
+        invariant!(self.with_us[usize::from(id)], "buffer {id} is given back twice");
+        self.with_us[usize::from(id)] = false;
+        let slot = usize::from(self.tail & (BUFFER_COUNT - 1));
+        // SAFETY: `slot` is within the ring of entries, which this core alone writes; the kernel
+        // reads an entry only after the tail has passed it. The tail shares memory with a reserved
+        // field of the first entry, which the setters do not touch.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(slot);
+            entry.set_addr(self.memory.as_ptr().add(usize::from(id) * BUFFER_BYTES) as u64);
+            entry.set_len(BUFFER_BYTES as u32);
+            entry.set_bid(id);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: `BufRingEntry::tail` is the address of the ring's tail, aligned, alive, and read
+        // by the kernel with acquire.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
+            // Ordering: release, so that the kernel sees the entry before the tail.
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+/// Zeroed, page-aligned memory for the life of the process.
+fn map(bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice.
+    let ptr = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if ptr == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(ptr.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+}

@@ -1,0 +1,680 @@
+//! One core: what it owns, and its turn.
+//!
+//! A turn: reap completions, take the own shard, read mail, parse and run commands round by round,
+//! step background work, flush output, let go of the doors, submit and sleep. Nothing in it blocks.
+//! The parts of a turn live in the files beside this one; each adds methods to [`Core`].
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::commands::ctx::HeldSet;
+use crate::journal::LogicalClock;
+use crate::net::client::ClientState;
+use crate::net::session::{OUT_KEEP_BYTES, Session, Stall};
+use crate::node::{CoreStats, Node};
+use crate::resp::error::CommandError;
+use crate::resp::reply::{OutBuf, Reply};
+use crate::runtime::clock::Clock;
+use crate::runtime::exclusive::{Ask, Exclusive, Sliced};
+use crate::runtime::peers::{Letter, Peers, Post, Seat};
+use crate::runtime::requests::Round;
+use crate::runtime::ring::{BufferId, Event, Ring, Token};
+use crate::runtime::stall::{Step, StepTimer};
+use crate::runtime::timer::TimerWheel;
+use crate::shard::batch::MailBatch;
+use crate::sys::socket;
+use crate::units::{CoreId, Ms, ShardId};
+
+/// Longest sleep of a core that has nothing to do.
+const IDLE_SLEEP: Duration = Duration::from_millis(100);
+/// Longest wait for a send that was expected to complete at once.
+const SEND_GRACE: Duration = Duration::from_millis(1);
+/// How long a waking core spins for a borrowed shard before it goes on without.
+const DOOR_SPIN_COUNT: u32 = 200;
+/// Events of one turn are handled in portions, so that a flood of input cannot make a turn long.
+const INTAKE_BUDGET_NS: u64 = 400_000;
+
+/// What a session received and has not parsed yet, in order.
+#[derive(Debug)]
+pub enum Input {
+    /// Bytes: whose they are, where, and how many.
+    Bytes(Token, BufferId, usize),
+    /// Nothing more will come.
+    End(Token),
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whether it is a unix socket.
+    pub is_unix: bool,
+}
+
+/// Something that a core does at a time.
+#[derive(Clone, Copy, Debug)]
+pub enum Alarm {
+    /// A session's stall ends.
+    Resume(Token),
+    /// A sleeping call ends.
+    SleepEnds(Token, u32),
+    /// Accept again: descriptors had run out.
+    Accept(u32),
+}
+
+/// One core.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) id: CoreId,
+    pub(super) node: &'static Node,
+    pub(super) stats: &'static CoreStats,
+    pub(super) peers: &'static Peers,
+    pub(super) ring: Ring,
+    pub(super) clock: Clock,
+    pub(super) logical: LogicalClock,
+    pub(super) now: Ms,
+    pub(super) sessions: Slab<Session>,
+    generation: u32,
+    pub(super) round: Round,
+    pub(super) posts: Vec<Option<Post>>,
+    letters: Vec<crate::runtime::mailbox::Receiver<Letter>>,
+    /// Requests and letters that found a full mailbox, by core.
+    pub(super) late_requests: Vec<VecDeque<Box<MailBatch>>>,
+    /// Batches mailed to each core whose replies are not here yet.
+    pub(super) mailed: Vec<u32>,
+    pub(super) late_letters: Vec<VecDeque<Letter>>,
+    /// Cores whose doorbell is due at the end of the turn.
+    pub(super) bells: u64,
+    /// Cores that get a doorbell if they have not read our requests by the end of the turn.
+    mail_bells: u64,
+    /// Doors that this core holds.
+    pub(super) held: HeldSet,
+    /// The door that an exclusive call waits for: those below it stay held over the turn's end.
+    pub(super) waiting: Option<ShardId>,
+    /// Requests for the own shard that came while somebody else held it.
+    pub(super) own_pending: VecDeque<Box<MailBatch>>,
+    pub(super) spare_mail: Vec<Box<MailBatch>>,
+    pub(super) exclusive: VecDeque<Exclusive>,
+    pub(super) sliced: VecDeque<Sliced>,
+    pub(super) asks: Slab<Ask>,
+    pub(super) alarms: TimerWheel<Alarm>,
+    /// Sessions with output to flush.
+    pub(super) flush: Vec<u32>,
+    /// Sessions whose waiting input may be parsed again.
+    pub(super) resume: VecDeque<Token>,
+    pub(super) inputs: VecDeque<Input>,
+    events: Vec<Event>,
+    listeners: Vec<Listener>,
+    stopping: bool,
+    pub(super) timer: StepTimer,
+    pub(super) background: crate::runtime::background::Background,
+    fired: Vec<Alarm>,
+    /// Sessions to be forgotten at the end of the turn.
+    gone: Vec<Token>,
+}
+
+impl Core {
+    /// A core on the calling thread, which must be the one that runs it.
+    ///
+    /// # Errors
+    /// The kernel refuses a ring.
+    pub fn new(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>) -> std::io::Result<Self> {
+        let count = peers.core_count();
+        let ring = Ring::new()?;
+        peers.set_doorbell(seat.id, ring.doorbell_fd());
+        let clock = Clock::new();
+        let now = clock.now();
+        Ok(Self {
+            id: seat.id,
+            node: peers.node,
+            stats: peers.node.core(seat.id),
+            peers,
+            ring,
+            logical: LogicalClock::default(),
+            now,
+            sessions: Slab::new(),
+            generation: 0,
+            round: Round::new(count),
+            posts: seat.posts,
+            letters: seat.letters,
+            late_requests: (0..count).map(|_| VecDeque::new()).collect(),
+            mailed: vec![0; count],
+            late_letters: (0..count).map(|_| VecDeque::new()).collect(),
+            bells: 0,
+            mail_bells: 0,
+            held: (0..count).map(|_| None).collect(),
+            waiting: None,
+            own_pending: VecDeque::new(),
+            spare_mail: Vec::new(),
+            exclusive: VecDeque::new(),
+            sliced: VecDeque::new(),
+            asks: Slab::new(),
+            alarms: TimerWheel::new(now),
+            flush: Vec::new(),
+            resume: VecDeque::new(),
+            inputs: VecDeque::new(),
+            events: Vec::new(),
+            listeners,
+            stopping: false,
+            timer: StepTimer::new(clock.clone()),
+            background: crate::runtime::background::Background::new(now),
+            clock,
+            fired: Vec::new(),
+            gone: Vec::new(),
+        })
+    }
+
+    /// The shard that this core owns.
+    pub(super) fn own(&self) -> ShardId {
+        ShardId(self.id.0)
+    }
+
+    /// Begins to accept on this core's listeners.
+    pub fn start(&mut self) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            self.ring.accept(index as u32, listener.fd.as_raw_fd());
+        }
+    }
+
+    /// Runs one turn and sleeps at its end. `false` when the core has stopped.
+    ///
+    /// # Errors
+    /// The ring broke: the process cannot go on.
+    pub fn turn(&mut self) -> std::io::Result<bool> {
+        self.peers.sleep[self.id.index()].awake();
+        self.timer.begin();
+        self.now = self.clock.now();
+        if self.peers.stop.load(Ordering::Relaxed) && !self.stopping {
+            self.begin_stop();
+        }
+        self.reap();
+        self.timer.end(Step::Reap);
+        self.take_own_shard();
+        self.read_letters();
+        self.fire_alarms();
+        self.timer.end(Step::Mail);
+        let started = self.clock.ticks();
+        loop {
+            self.run_own_mail();
+            let more = self.intake(started, INTAKE_BUDGET_NS);
+            self.run_round();
+            self.run_exclusive();
+            let elapsed = self.clock.ns_between(started, self.clock.ticks());
+            if (!more && self.resume.is_empty()) || elapsed > INTAKE_BUDGET_NS {
+                break;
+            }
+        }
+        self.timer.end(Step::Commands);
+        self.step_sliced();
+        self.step_background();
+        self.timer.end(Step::Background);
+        self.flush_outputs();
+        self.bury_sessions();
+        self.retry_late_mail();
+        self.release_doors();
+        self.ring_bells();
+        self.timer.end(Step::Flush);
+        self.timer.turn_ended(self.stats);
+        if self.stopping && self.is_drained() {
+            self.ring.submit(0, Duration::ZERO)?;
+            return Ok(false);
+        }
+        self.sleep()?;
+        Ok(true)
+    }
+
+    fn sleep(&mut self) -> std::io::Result<()> {
+        let flag = &self.peers.sleep[self.id.index()];
+        if self.has_work() {
+            return self.ring.submit(0, Duration::ZERO);
+        }
+        flag.prepare();
+        if self.has_mail() {
+            flag.awake();
+            return self.ring.submit(0, Duration::ZERO);
+        }
+        // Sends complete within the call and each posts a completion: waiting for one event would
+        // return at once and cost a second call. If one does not complete, the grace ends the wait.
+        let sends = self.ring.unsubmitted_sends();
+        let mut timeout = if sends > 0 { SEND_GRACE } else { IDLE_SLEEP };
+        if let Some(due) = self.next_deadline() {
+            let left = (due.0 - self.now.0).max(0) as u64;
+            timeout = timeout.min(Duration::from_millis(left));
+        }
+        self.ring.submit(sends + 1, timeout)
+    }
+
+    /// Whether the next turn has something to do without any event.
+    fn has_work(&self) -> bool {
+        !self.inputs.is_empty()
+            || !self.resume.is_empty()
+            || !self.sliced.is_empty()
+            || self.exclusive_ready()
+            || self.background.is_pending()
+            || self.late_requests.iter().any(|late| !late.is_empty())
+            || self.late_letters.iter().any(|late| !late.is_empty())
+    }
+
+    /// Whether something was put down for this core that no doorbell will announce.
+    fn has_mail(&mut self) -> bool {
+        let own = &self.peers.shards[self.id.index()].door;
+        self.letters.iter().any(|letters| !letters.is_empty())
+            || own.is_granted_to(self.id)
+            || self.waiting.is_some_and(|s| {
+                self.peers.shards[s.index()].door.is_granted_to(self.id)
+            })
+            || self.own_mail_arrived()
+            || (self.peers.stop.load(Ordering::Relaxed) && !self.stopping)
+    }
+
+    fn next_deadline(&self) -> Option<Ms> {
+        let background = self.background.next_at();
+        Some(self.alarms.next_deadline().map_or(background, |alarm| alarm.min(background)))
+    }
+
+    // ---- doors ----
+
+    /// Takes the own shard, spinning a little for a borrower to be done.
+    fn take_own_shard(&mut self) {
+        let own = self.id.index();
+        if self.held[own].is_some() {
+            return;
+        }
+        let guarded = &self.peers.shards[own];
+        for _ in 0..DOOR_SPIN_COUNT {
+            if let Some(held) = guarded.take_or_wait(self.id) {
+                self.held[own] = Some(held);
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Lets go of all doors, except those that an exclusive call keeps while it waits for another.
+    fn release_doors(&mut self) {
+        let keep_below = self.waiting.map_or(0, ShardId::index);
+        let data_bytes = self.held[self.id.index()].as_ref().map(|shard| shard.data_bytes);
+        if let Some(bytes) = data_bytes {
+            self.stats.data_bytes.set(bytes);
+        }
+        for index in keep_below..self.held.len() {
+            if let Some(held) = self.held[index].take() {
+                self.release(held);
+            }
+        }
+    }
+
+    pub(super) fn release(
+        &mut self,
+        held: crate::shard::door::Held<'static, crate::shard::state::Shard>,
+    ) {
+        if let Some(heir) = held.release() {
+            self.ring_later(heir);
+        }
+    }
+
+    // ---- doorbells and letters ----
+
+    /// Rings a core at the end of the turn, if it sleeps then.
+    pub(super) fn ring_later(&mut self, core: CoreId) {
+        self.bells |= 1 << core.0;
+    }
+
+    /// The same, unless the core has read our requests by then.
+    pub(super) fn ring_for_mail(&mut self, core: CoreId) {
+        self.mail_bells |= 1 << core.0;
+    }
+
+    fn ring_bells(&mut self) {
+        let mut bells = std::mem::take(&mut self.bells);
+        let mut mail = std::mem::take(&mut self.mail_bells);
+        while mail != 0 {
+            let core = mail.trailing_zeros() as usize;
+            mail &= mail - 1;
+            if self.posts[core].as_ref().is_some_and(|post| !post.requests.is_drained()) {
+                bells |= 1 << core;
+            }
+        }
+        while bells != 0 {
+            let core = CoreId(bells.trailing_zeros() as u16);
+            bells &= bells - 1;
+            if self.peers.sleep[core.index()].needs_doorbell()
+                && let Some(fd) = self.peers.doorbell(core)
+            {
+                self.ring.ring_doorbell(fd);
+            }
+        }
+    }
+
+    /// Sends a letter; it waits here if the mailbox is full.
+    pub(super) fn post(&mut self, to: CoreId, letter: Letter) {
+        let late = &mut self.late_letters[to.index()];
+        let post = self.posts[to.index()].as_mut().expect("a core writes no letter to itself");
+        if !late.is_empty() {
+            late.push_back(letter);
+        } else if let Err(letter) = post.letters.try_send(letter) {
+            late.push_back(letter);
+        }
+        self.ring_later(to);
+    }
+
+    fn retry_late_mail(&mut self) {
+        for to in (0..self.late_letters.len()).map(|i| CoreId(i as u16)) {
+            while let Some(letter) = self.late_letters[to.index()].pop_front() {
+                let post = self.posts[to.index()].as_mut().expect("late letters have a way");
+                if let Err(letter) = post.letters.try_send(letter) {
+                    self.late_letters[to.index()].push_front(letter);
+                    break;
+                }
+                self.ring_later(to);
+            }
+        }
+        self.retry_late_requests();
+    }
+
+    pub(super) fn read_letters(&mut self) {
+        for from in (0..self.letters.len()).map(|i| CoreId(i as u16)) {
+            while let Some(letter) = self.letters[from.index()].try_recv() {
+                match letter {
+                    Letter::Replies(batch) => {
+                        self.mailed[from.index()] -= 1;
+                        self.deliver_replies(batch);
+                    }
+                    Letter::Connection { fd, is_unix } => self.open_session(fd, is_unix),
+                    Letter::Ask { id, action } => {
+                        let (text, count) = self.answer(&action);
+                        self.post(from, Letter::Answer { id, text, count });
+                    }
+                    Letter::Answer { id, text, count } => self.answered(id, &text, count),
+                }
+            }
+        }
+    }
+
+    fn fire_alarms(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.alarms.advance(self.now, &mut fired);
+        for alarm in fired.drain(..) {
+            match alarm {
+                Alarm::Resume(token) => {
+                    if let Some(session) = self.session_mut(token) {
+                        session.stall = Stall::None;
+                        self.resume.push_back(token);
+                    }
+                }
+                Alarm::SleepEnds(token, ticket) => self.end_sleep(token, ticket),
+                Alarm::Accept(listener) => {
+                    if !self.stopping && let Some(l) = self.listeners.get(listener as usize) {
+                        self.ring.accept(listener, l.fd.as_raw_fd());
+                    }
+                }
+            }
+        }
+        self.fired = fired;
+    }
+
+    // ---- completions ----
+
+    fn reap(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.ring.reap(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Received { token, buffer, len, armed } => {
+                    self.stats.net_in_bytes.add(len as u64);
+                    if !armed {
+                        self.receive_again(token);
+                    }
+                    self.inputs.push_back(Input::Bytes(token, buffer, len));
+                }
+                Event::ReceiveEnded { token, errno } => self.receive_ended(token, errno),
+                Event::Sent { token, buffer, len, errno } => self.sent(token, buffer, len, errno),
+                Event::Accepted { listener, result, armed } => {
+                    self.accepted(listener, result, armed);
+                }
+                Event::Doorbell => {}
+            }
+        }
+        self.events = events;
+    }
+
+    /// The session of a token, unless its index has been reused.
+    #[inline]
+    pub(super) fn session_mut(&mut self, token: Token) -> Option<&mut Session> {
+        self.sessions
+            .get_mut(token.index as usize)
+            .filter(|session| session.generation == token.generation)
+    }
+
+    pub(super) fn token(&self, index: u32) -> Token {
+        Token { index, generation: self.sessions[index as usize].generation }
+    }
+
+    fn receive_again(&mut self, token: Token) {
+        let Some(session) = self.session_mut(token) else { return };
+        session.receiving = !session.closing && !session.input_ended;
+        if session.receiving {
+            let fd = session.fd.as_raw_fd();
+            self.ring.receive(token, fd);
+        }
+    }
+
+    fn receive_ended(&mut self, token: Token, errno: i32) {
+        let Some(session) = self.session_mut(token) else { return };
+        session.receiving = false;
+        match errno {
+            // Out of buffers: they come back at the end of each round.
+            libc::ENOBUFS => self.receive_again(token),
+            // Cancelled because too much input waits; the session arms again when it is read.
+            libc::ECANCELED if !session.closing => {}
+            // What was read before the end is answered.
+            0 if !session.closing => self.inputs.push_back(Input::End(token)),
+            _ => self.close(token, None),
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, result: Result<RawFd, i32>, armed: bool) {
+        match result {
+            Ok(fd) => {
+                let fd = socket::own(fd);
+                let is_unix = self.listeners[listener as usize].is_unix;
+                self.deal(fd, is_unix);
+            }
+            Err(libc::ECANCELED) => return,
+            Err(errno) => {
+                tracing::warn!(
+                    error = %std::io::Error::from_raw_os_error(errno),
+                    "cannot accept a connection; trying again in 100 ms"
+                );
+                if !armed {
+                    self.alarms.insert(Ms(self.now.0 + 100), Alarm::Accept(listener));
+                }
+                return;
+            }
+        }
+        if !armed && !self.stopping {
+            self.ring.accept(listener, self.listeners[listener as usize].fd.as_raw_fd());
+        }
+    }
+
+    /// Gives a new connection to the core with the fewest sessions.
+    fn deal(&mut self, fd: OwnedFd, is_unix: bool) {
+        if self.node.session_count() >= self.node.config.maxclients() as i64 {
+            self.stats.rejected_connections.add(1);
+            let mut out = OutBuf::default();
+            Reply::new(&mut out, Default::default()).error(&CommandError::MAX_CLIENTS);
+            socket::send_once(&fd, out.bytes());
+            return;
+        }
+        let least = (0..self.peers.core_count())
+            .min_by_key(|&core| (self.node.cores[core].sessions.get(), core != self.id.index()))
+            .map_or(self.id, |core| CoreId(core as u16));
+        if least == self.id {
+            self.open_session(fd, is_unix);
+        } else {
+            self.post(least, Letter::Connection { fd, is_unix });
+        }
+    }
+
+    fn open_session(&mut self, fd: OwnedFd, is_unix: bool) {
+        if self.stopping {
+            return;
+        }
+        let config = &self.node.config;
+        let raw = fd.as_raw_fd();
+        socket::configure(&fd, config.tcp_keepalive_seconds(), !is_unix);
+        let mut client = ClientState::new(self.node.new_client_id(), self.id, raw, self.now);
+        client.is_unix = is_unix;
+        client.authenticated = config.requirepass().is_none();
+        client.addr = socket::peer_name(&fd).into();
+        client.laddr = socket::local_name(&fd).into();
+        if config.refuses_peer(&client.addr, is_unix) {
+            self.stats.rejected_connections.add(1);
+            let mut out = OutBuf::default();
+            Reply::new(&mut out, Default::default()).error(&CommandError::PROTECTED_MODE);
+            socket::send_once(&fd, out.bytes());
+            return;
+        }
+        self.generation = (self.generation + 1) & 0x00ff_ffff;
+        let mut session = Session::new(fd, self.generation, client);
+        session.receiving = true;
+        let index = self.sessions.insert(session) as u32;
+        self.stats.sessions.add(1);
+        self.stats.connections.add(1);
+        let token = self.token(index);
+        self.ring.receive(token, raw);
+    }
+
+    // ---- output and closing ----
+
+    /// Notes that a session has output for the end of the turn.
+    #[inline]
+    pub(super) fn flush_later(flush: &mut Vec<u32>, index: u32, session: &mut Session) {
+        if !session.in_flush {
+            session.in_flush = true;
+            flush.push(index);
+        }
+    }
+
+    fn flush_outputs(&mut self) {
+        let mut flush = std::mem::take(&mut self.flush);
+        for index in flush.drain(..) {
+            let Some(session) = self.sessions.get_mut(index as usize) else { continue };
+            session.in_flush = false;
+            let token = Token { index, generation: session.generation };
+            if session.closing {
+                continue;
+            }
+            if session.pending_out_bytes() > self.node.config.client_output_bytes_max() {
+                self.stats.overflow_disconnections.add(1);
+                self.close(token, Some("output is over client-output-buffer-limit"));
+                continue;
+            }
+            if session.sending_bytes == 0 && !session.out.is_empty() {
+                let buffer = std::mem::take(&mut session.out);
+                session.sending_bytes = buffer.len();
+                let fd = session.fd.as_raw_fd();
+                self.ring.send(token, fd, buffer);
+            } else if session.out.is_empty() && session.sending_bytes == 0 {
+                self.close_if_done(token);
+            }
+        }
+        self.flush = flush;
+    }
+
+    fn sent(&mut self, token: Token, mut buffer: OutBuf, len: usize, errno: i32) {
+        self.stats.net_out_bytes.add(len as u64);
+        let Some(session) = self.session_mut(token) else { return };
+        session.sending_bytes = 0;
+        if errno != 0 {
+            session.out.clear(0);
+            return self.close(token, None);
+        }
+        buffer.clear(OUT_KEEP_BYTES);
+        if session.out.is_empty() {
+            session.out = buffer;
+        }
+        let stalled = !session.tail.is_empty() && session.may_run();
+        let more = !session.out.is_empty();
+        if more {
+            let session = &mut self.sessions[token.index as usize];
+            Self::flush_later(&mut self.flush, token.index, session);
+        }
+        if stalled {
+            self.resume.push_back(token);
+        }
+        self.close_if_done(token);
+    }
+
+    /// Closes a session whose last reply has left.
+    pub(super) fn close_if_done(&mut self, token: Token) {
+        let Some(session) = self.session_mut(token) else { return };
+        if session.closing {
+            return self.remove_if_quiet(token);
+        }
+        let ended = session.input_ended && session.tail.is_empty() && session.stall == Stall::None;
+        if session.is_drained() && (session.client.close_after_reply || ended) {
+            self.close(token, None);
+        }
+    }
+
+    /// Begins to close a session. It is gone when the kernel has let go of its socket.
+    pub(super) fn close(&mut self, token: Token, why: Option<&str>) {
+        let Some(session) = self.session_mut(token) else { return };
+        if let Some(why) = why {
+            tracing::warn!(client = session.client.id, addr = %session.client.addr, why,
+                "closing a client");
+        }
+        if !session.closing {
+            session.closing = true;
+            session.client.watching = None;
+            session.client.multi = None;
+            // Ends the receive and a send that are under way.
+            socket::shutdown(&session.fd);
+        }
+        self.remove_if_quiet(token);
+    }
+
+    fn remove_if_quiet(&mut self, token: Token) {
+        let Some(session) = self.session_mut(token) else { return };
+        if session.closing && !session.receiving && session.sending_bytes == 0 {
+            // Not now: requests of this turn may still name its index.
+            self.gone.push(token);
+        }
+    }
+
+    /// Forgets sessions that have ended.
+    fn bury_sessions(&mut self) {
+        while let Some(token) = self.gone.pop() {
+            if self.session_mut(token).is_some() {
+                self.sessions.remove(token.index as usize);
+                self.stats.sessions.add(-1);
+            }
+        }
+    }
+
+    // ---- stopping ----
+
+    fn begin_stop(&mut self) {
+        self.stopping = true;
+        for index in 0..self.listeners.len() {
+            self.ring.cancel_accept(index as u32);
+        }
+        self.listeners.clear();
+        // Behind what was received: that is answered, then the session ends.
+        for (index, session) in &self.sessions {
+            let token = Token { index: index as u32, generation: session.generation };
+            self.inputs.push_back(Input::End(token));
+        }
+        self.background.stop_at(Ms(self.now.0 + 2_000));
+    }
+
+    fn is_drained(&self) -> bool {
+        self.sessions.is_empty() || self.background.must_stop(self.now)
+    }
+}

@@ -1,0 +1,227 @@
+//! A turn's requests for a shard, and running them there: prefetch first, then one by one.
+//!
+//! Requests run in place, on the bytes that the session received, when the core holds the shard; a
+//! [`MailBatch`] carries copies of them to a core that is awake. Knows no session.
+
+use crate::commands::args::{ArgRange, Args};
+use crate::commands::ctx::{Ctx, KeyHint, Shards};
+use crate::commands::dispatch;
+use crate::commands::table::Command;
+use crate::journal::LogicalClock;
+use crate::node::Node;
+use crate::resp::reply::{OutBuf, Protocol, Reply};
+use crate::runtime::clock::Clock;
+use crate::shard::state::Shard;
+use crate::units::{CoreId, DbIndex, Ms};
+
+/// One request, without its words.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What to run.
+    pub command: &'static Command,
+    /// First key's place, if there is one.
+    pub hint: Option<KeyHint>,
+    /// The client's database.
+    pub db: DbIndex,
+    /// Protocol of the reply.
+    pub protocol: Protocol,
+    /// First of its words among the batch's ranges, and how many.
+    pub words: (u32, u32),
+    /// Where its bytes are: the batch's own number of a piece of input.
+    pub chunk: u32,
+}
+
+/// What running needs besides the shard.
+#[derive(Debug)]
+pub struct Runner<'a> {
+    /// The process.
+    pub node: &'static Node,
+    /// The core that runs.
+    pub core: CoreId,
+    /// Its clock.
+    pub clock: &'a Clock,
+    /// Its logical time.
+    pub logical: &'a mut LogicalClock,
+    /// Time of the batch.
+    pub now: Ms,
+}
+
+/// Requests looked up ahead of the one that runs.
+const PREFETCH_COUNT: usize = 16;
+
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ran {
+    /// Its reply has been written.
+    Replied,
+    /// Its slot belongs to another shard now: plan it again. Nothing was written.
+    Moved,
+}
+
+impl Runner<'_> {
+    /// Asks for the table lines of the next few requests, so that they arrive while others run.
+    #[inline]
+    pub fn prefetch(shard: &Shard, requests: &[Request]) {
+        let next = &requests[..requests.len().min(PREFETCH_COUNT)];
+        for request in next {
+            if let (Some(hint), Some(db)) = (request.hint, shard.keys.db(request.db)) {
+                db.table(hint.slot).prefetch_cell(hint.hash);
+            }
+        }
+        for request in next {
+            if let (Some(hint), Some(db)) = (request.hint, shard.keys.db(request.db)) {
+                db.table(hint.slot).prefetch_entry(hint.hash);
+            }
+        }
+    }
+
+    /// Runs one request on a shard. `ticks` is the time before it, and after it when this returns.
+    #[inline]
+    pub fn run(
+        &mut self,
+        shard: &mut Shard,
+        request: &Request,
+        args: &Args<'_>,
+        out: &mut OutBuf,
+        ticks: &mut u64,
+    ) -> Ran {
+        let command = request.command;
+        if let Some(hint) = request.hint {
+            if self.node.owners.of(hint.slot) != shard.id {
+                return Ran::Moved;
+            }
+            shard.slot_load[hint.slot.index()] = shard.slot_load[hint.slot.index()].wrapping_add(1);
+        }
+        let mut ctx = Ctx {
+            node: self.node,
+            stats: self.node.core(self.core),
+            now: self.now,
+            db: request.db,
+            shards: Shards::One(shard),
+            spec: command.spec,
+            protocol: request.protocol,
+            clock: self.logical,
+            hint: request.hint,
+            dirty: 0,
+            effect_count: 0,
+        };
+        let mut reply = Reply::new(out, request.protocol);
+        // A command that touches several keys of one shard is one unit.
+        if ctx.shards.is_journalled() {
+            ctx.clock.begin_unit();
+            dispatch::run_data(command, &mut ctx, args, &mut reply);
+            ctx.clock.end_unit();
+        } else {
+            dispatch::run_data(command, &mut ctx, args, &mut reply);
+        }
+        self.count(command, ticks);
+        Ran::Replied
+    }
+
+    /// Counts a call that ran from `ticks` until now.
+    #[inline]
+    pub fn count(&self, command: &Command, ticks: &mut u64) -> u64 {
+        let stats = self.node.core(self.core);
+        let end = self.clock.ticks();
+        let ns = self.clock.ns_between(*ticks, end);
+        *ticks = end;
+        stats.note_call(command, ns, self.node.config.latency_tracking());
+        ns
+    }
+}
+
+/// Copies of requests on their way to another core, and their replies on the way back.
+#[derive(Debug, Default)]
+pub struct MailBatch {
+    /// The requests; `chunk` means nothing here, and hints point into `bytes`.
+    pub requests: Vec<Request>,
+    /// Their words.
+    pub ranges: Vec<ArgRange>,
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// For the sender: which session and ticket each belongs to.
+    pub origins: Vec<Origin>,
+    /// Replies one after another.
+    pub replies: OutBuf,
+    /// Where each reply ends in `replies`, and how the request ended.
+    pub ends: Vec<((usize, usize), Ran)>,
+}
+
+/// Where in a session's output a reply belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// At its end: all replies that the session waits for come from one shard, in order.
+    Direct,
+    /// In the place that this ticket keeps.
+    Ticket(u32),
+    /// Nowhere: the client wants no reply.
+    Silent,
+}
+
+/// Where a reply goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Index of the session on its core.
+    pub session: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// Where in the session the reply belongs.
+    pub target: Target,
+    /// Nanoseconds the call took, once it ran.
+    pub ns: u64,
+}
+
+impl MailBatch {
+    /// Adds a copy of a request.
+    pub fn push(&mut self, request: &Request, args: &Args<'_>, origin: Origin) {
+        let first = self.ranges.len() as u32;
+        for word in args.iter_from(0) {
+            let start = self.bytes.len() as u32;
+            self.bytes.extend_from_slice(word);
+            self.ranges.push(ArgRange { start, end: self.bytes.len() as u32 });
+        }
+        let words = (first, args.len() as u32);
+        self.requests.push(Request { words, chunk: 0, ..*request });
+        self.origins.push(origin);
+    }
+
+    /// Words of request `index`.
+    pub fn args(&self, index: usize) -> Args<'_> {
+        let (first, count) = self.requests[index].words;
+        let first = first as usize;
+        Args::new(&self.bytes, &self.ranges[first..first + count as usize])
+    }
+
+    /// Runs all requests on a shard and keeps the replies.
+    pub fn run(&mut self, runner: &mut Runner<'_>, shard: &mut Shard) {
+        let mut ticks = runner.clock.ticks();
+        let mut replies = std::mem::take(&mut self.replies);
+        for index in 0..self.requests.len() {
+            if index % PREFETCH_COUNT == 0 {
+                Runner::prefetch(shard, &self.requests[index..]);
+            }
+            let args = self.args(index);
+            let mut request = self.requests[index];
+            // The bytes were copied: the hint's address moved with them.
+            if let Some(hint) = &mut request.hint {
+                hint.address = args.at(hint.word as usize).as_ptr().addr();
+            }
+            let before = ticks;
+            let ran = runner.run(shard, &request, &args, &mut replies, &mut ticks);
+            self.origins[index].ns = runner.clock.ns_between(before, ticks);
+            self.ends.push((replies.mark(), ran));
+        }
+        self.replies = replies;
+    }
+
+    /// Forgets everything but keeps modest memory.
+    pub fn reset(&mut self) {
+        self.requests.clear();
+        self.ranges.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(256 * 1024);
+        self.origins.clear();
+        self.replies.clear(256 * 1024);
+        self.ends.clear();
+    }
+}

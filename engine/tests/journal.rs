@@ -1,0 +1,286 @@
+//! Replays journals: what a random run has left in the journals of its shards must build the same
+//! data anew, wherever and whenever it is replayed. Prints the seed of a run that fails; `SEED`
+//! replays it, `ROUNDS` runs more of them.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::calls::Calls;
+use common::rng::seed_or;
+use common::words::{escaped, line_of};
+use cordis_engine::commands::args::OwnedArgs;
+use cordis_engine::commands::bare::Bare;
+use cordis_engine::commands::dispatch;
+use cordis_engine::commands::keys::find_keys;
+use cordis_engine::journal::Record;
+use cordis_engine::net::client::ClientState;
+use cordis_engine::shard::evict::{EvictParams, Policy};
+use cordis_engine::slots::hash::slot_of;
+use cordis_engine::store::table::Position;
+use cordis_engine::units::{DbIndex, Ms, SlotId};
+
+/// Calls of one run.
+const CALL_COUNT: usize = 1500;
+
+/// Everything that a server holds: value and deadline by database and key.
+type Contents = BTreeMap<(u8, Vec<u8>), (Vec<u8>, Option<Ms>)>;
+
+/// What the data is, whatever shard it is on.
+fn contents(bare: &Bare) -> Contents {
+    let mut all = Contents::new();
+    for shard in bare.held.iter().flatten() {
+        for (db, dbase) in shard.keys.dbs() {
+            for slot in SlotId::all() {
+                let _ = dbase
+                    .table(slot)
+                    .scan(Position::default(), usize::MAX, |entry| {
+                        assert_eq!(
+                            slot_of(entry.key()),
+                            slot,
+                            "a key in the table of another slot"
+                        );
+                        let value = (entry.value().bytes().to_vec(), entry.expires_at());
+                        let old = all.insert((db.0, entry.key().to_vec()), value);
+                        assert!(
+                            old.is_none(),
+                            "a key on two shards: {}",
+                            escaped(entry.key())
+                        );
+                    });
+            }
+        }
+    }
+    all
+}
+
+/// A run in progress.
+struct Run {
+    bare: Bare,
+    clients: Vec<ClientState>,
+    calls: Calls,
+    log: Vec<String>,
+}
+
+impl Run {
+    fn new(seed: u64, shard_count: usize) -> Self {
+        let mut bare = Bare::new(shard_count, seed);
+        for shard in bare.held.iter_mut().flatten() {
+            shard.journal.attach();
+        }
+        let clients = (0..2).map(|_| bare.client()).collect();
+        Self {
+            bare,
+            clients,
+            calls: Calls::new(seed),
+            log: Vec::new(),
+        }
+    }
+
+    /// One call, and now and then what time and memory do to keys.
+    fn step(&mut self) {
+        let who = self.calls.rng().below(2);
+        let words = match self.calls.rng().below(12) {
+            0 => self.near_deadline(),
+            _ => self.calls.next(),
+        };
+        self.log.push(format!("{who}> {}", line_of(&words)));
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        self.bare.call(&mut self.clients[who], &words);
+        match self.calls.rng().below(60) {
+            0..6 => self.bare.now.0 += self.calls.rng().below(3000) as i64,
+            6 => self.bare.now.0 += 200_000_000,
+            7 => self.bare.expire_all(),
+            8 => self.evict(),
+            _ => {}
+        }
+    }
+
+    /// A call that sets a deadline which this run will see.
+    fn near_deadline(&mut self) -> Vec<Vec<u8>> {
+        let seconds = 1 + self.calls.rng().below(4);
+        let key = ["a", "b", "{t}1", "{t}2"][self.calls.rng().below(4)];
+        let line = match self.calls.rng().below(5) {
+            0 => format!("SET {key} gone PXAT 1000"),
+            1 => format!("SET {key} brief EX {seconds}"),
+            2 => format!("EXPIRE {key} {seconds}"),
+            3 => format!("GETEX {key} PX {seconds}000"),
+            _ => format!("PSETEX {key} {seconds}500 brief"),
+        };
+        line.split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
+    }
+
+    fn evict(&mut self) {
+        let policies = &Policy::ALL[1..];
+        let policy = *self.calls.rng().pick(policies);
+        let params = EvictParams {
+            policy,
+            sample_count: 5,
+            lfu_decay_minutes: 1,
+        };
+        self.log.push(format!("evict {}", policy.name()));
+        for shard in self.bare.held.iter_mut().flatten() {
+            shard.evict_one(&mut self.bare.clock, params, self.bare.now);
+        }
+    }
+
+    /// Records of all shards in the order of their logical time, with the shard of each.
+    fn take_records(&mut self) -> Vec<(usize, Record)> {
+        let mut all = Vec::new();
+        for (index, shard) in self.bare.held.iter_mut().enumerate() {
+            let records = shard
+                .as_mut()
+                .expect("a bare server holds all doors")
+                .journal
+                .take();
+            assert!(
+                records.windows(2).all(|pair| pair[0].clock < pair[1].clock),
+                "the journal of a shard is in the order of its clock"
+            );
+            all.extend(records.into_iter().map(|record| (index, record)));
+        }
+        all.sort_by_key(|(_, record)| (record.unit, record.clock));
+        all
+    }
+}
+
+/// An effect touches one key, the one whose slot it names; or a whole database.
+fn check_effect(record: &Record) {
+    let args = record.call.args();
+    let text = text_of(&record.call);
+    let command = dispatch::resolve(&args)
+        .unwrap_or_else(|error| panic!("an effect that is no call: {text}: {}", error.text()));
+    assert!(
+        command.spec.is_write(),
+        "an effect that writes nothing: {text}"
+    );
+    let mut keys = Vec::new();
+    find_keys(command.spec, &args, &mut keys);
+    let slots: Vec<SlotId> = keys.iter().map(|key| slot_of(args.at(key.index))).collect();
+    match record.slot {
+        Some(slot) => assert_eq!(slots, [slot], "an effect on more than one key: {text}"),
+        None => assert!(
+            slots.is_empty(),
+            "an effect on a database that names a key: {text}"
+        ),
+    }
+    let name = command.spec.name;
+    let is_relative = matches!(name, "expire" | "pexpire" | "setex" | "psetex")
+        || name == "set"
+            && (3..args.len())
+                .any(|i| [&b"ex"[..], b"px"].contains(&&*args.at(i).to_ascii_lowercase()));
+    assert!(
+        !is_relative,
+        "an effect that depends on the time of its replay: {text}"
+    );
+}
+
+fn text_of(call: &OwnedArgs) -> String {
+    let words: Vec<Vec<u8>> = call.args().iter_from(0).map(<[u8]>::to_vec).collect();
+    line_of(&words)
+}
+
+/// Replays records into an empty server. Its time stands still at the start of the run: only the
+/// journal may say that a key has expired.
+fn replay(records: &[(usize, Record)], shard_count: usize) -> Contents {
+    let mut bare = Bare::new(shard_count, 99);
+    bare.now = Ms(1_600_000_000_000);
+    let mut client = bare.client();
+    for (shard, record) in records {
+        // What concerns a whole database is in the journal of every shard, for its own part.
+        if record.slot.is_none() && *shard != 0 {
+            continue;
+        }
+        client.db = record.db;
+        let words: Vec<&[u8]> = record.call.args().iter_from(0).collect();
+        let reply = bare.call(&mut client, &words);
+        assert!(
+            !reply.starts_with(b"-"),
+            "replay of {} ended in {}",
+            text_of(&record.call),
+            escaped(&reply)
+        );
+    }
+    contents(&bare)
+}
+
+/// The first difference, as text.
+fn difference(want: &Contents, got: &Contents) -> Option<String> {
+    let keys = want.keys().chain(got.keys());
+    let wrong = keys
+        .into_iter()
+        .find(|key| want.get(*key) != got.get(*key))?;
+    let show = |side: &Contents| match side.get(wrong) {
+        None => "nothing".to_owned(),
+        Some((value, deadline)) => format!("\"{}\" until {deadline:?}", escaped(value)),
+    };
+    let (db, key) = wrong;
+    Some(format!(
+        "db {db} \"{}\": run {}, replay {}",
+        escaped(key),
+        show(want),
+        show(got)
+    ))
+}
+
+/// One run; `Err` tells what is wrong.
+fn round(seed: u64, call_count: usize) -> Result<(), String> {
+    let mut run = Run::new(seed, 2);
+    let mut records = Vec::new();
+    for _ in 0..call_count {
+        run.step();
+        records.extend(run.take_records());
+    }
+    run.bare.expire_all();
+    records.extend(run.take_records());
+    records.sort_by_key(|(_, record)| (record.unit, record.clock));
+    records.iter().for_each(|(_, record)| check_effect(record));
+    let want = contents(&run.bare);
+    for shard_count in [1, 3] {
+        if let Some(what) = difference(&want, &replay(&records, shard_count)) {
+            let tail = &run.log[run.log.len().saturating_sub(30)..];
+            return Err(format!("{what}\nlast calls:\n{}", tail.join("\n")));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn journal_of_random_runs_replayed_builds_the_same_data() {
+    let rounds = std::env::var("ROUNDS").map_or(8, |n| n.parse().expect("ROUNDS is a number"));
+    let first = seed_or(0x5eed);
+    for seed in (first..).take(rounds) {
+        let Err(what) = round(seed, CALL_COUNT) else {
+            continue;
+        };
+        // The shortest prefix that fails says most.
+        let (mut good, mut bad) = (0, CALL_COUNT);
+        while bad - good > 1 {
+            let middle = good.midpoint(bad);
+            if round(seed, middle).is_err() {
+                bad = middle
+            } else {
+                good = middle
+            }
+        }
+        let shortest = round(seed, bad).err().unwrap_or_default();
+        panic!("SEED={seed:#x}: {what}\nafter {bad} calls: {shortest}");
+    }
+}
+
+#[test]
+fn journal_of_a_transaction_is_one_unit() {
+    let mut run = Run::new(1, 2);
+    for line in ["MULTI", "SET a 1", "SET b 2", "INCR c", "EXEC", "SET d 4"] {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        run.bare.call(&mut run.clients[0], &words);
+    }
+    let records = run.take_records();
+    let units: Vec<u64> = records.iter().map(|(_, record)| record.unit).collect();
+    assert_eq!(units.len(), 4, "one effect for each write");
+    assert!(units[..3].iter().all(|unit| *unit == units[0]), "{units:?}");
+    assert!(units[3] > units[0], "{units:?}");
+    assert!(records.iter().all(|(_, record)| record.db == DbIndex(0)));
+}

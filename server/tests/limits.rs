@@ -1,0 +1,161 @@
+//! What a server costs when little happens, and how it ends.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::process::Process;
+use common::shared::reply;
+use common::{alone, best_of, eventually, within};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Connections of the test of many.
+const CONNECTION_COUNT: u64 = 10_000;
+
+/// Open files that it needs, on each side.
+const OPEN_FILES_MIN: u64 = 12_000;
+
+#[test]
+fn idle_server_uses_no_processor() {
+    const SPAN: Duration = Duration::from_secs(3);
+    let _alone = alone();
+    let ours = Process::cordis(2, &[]);
+    let mut client = ours.client();
+    assert_eq!(client.call("SET k v EX 100000"), b"+OK\r\n");
+    best_of(3, || {
+        let (before, started) = (ours.cpu_time(), Instant::now());
+        // Measuring how little happens takes time in which nothing is asked.
+        std::thread::park_timeout(SPAN);
+        let share = (ours.cpu_time() - before).as_secs_f64() / started.elapsed().as_secs_f64();
+        if share < 0.005 {
+            return Ok(());
+        }
+        Err(format!(
+            "idle, it used {:.2} % of a core; at most 0.5 %",
+            share * 100.0
+        ))
+    });
+    assert_eq!(client.call("GET k"), b"$1\r\nv\r\n");
+}
+
+/// Lets this process and its children open enough files.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = limit
+        .maximum
+        .is_none_or(|maximum| maximum >= OPEN_FILES_MIN);
+    assert!(
+        enough,
+        "this test needs {OPEN_FILES_MIN} open files, and the hard limit is {:?}: raise it \
+         (`ulimit -Hn`, limits.conf, or LimitNOFILE of the service)",
+        limit.maximum
+    );
+    let current = limit
+        .maximum
+        .map_or(OPEN_FILES_MIN, |maximum| maximum.min(1 << 20));
+    let raised = Rlimit {
+        current: Some(current),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("a soft limit may be raised to the hard one");
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_2_kib_each_and_answer() {
+    const BYTES_MAX: u64 = 2048;
+    let _alone = alone();
+    raise_open_files();
+    let maxclients = (CONNECTION_COUNT + 100).to_string();
+    let ours = Process::cordis(2, &["--maxclients", &maxclients]);
+    let mut first = ours.client();
+    assert_eq!(first.call("PING"), b"+PONG\r\n");
+    let before = ours.resident_bytes();
+    let mut clients: Vec<Client> = (0..CONNECTION_COUNT).map(|_| ours.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.call("PING"), b"+PONG\r\n");
+    }
+    // What the calls have left in buffers may take a moment to be given back.
+    let mut each = u64::MAX;
+    let is_small = within(Duration::from_secs(10), || {
+        each = each.min(ours.resident_bytes().saturating_sub(before) / CONNECTION_COUNT);
+        each <= BYTES_MAX
+    });
+    assert!(is_small, "{each} bytes of RSS for each connection; at most {BYTES_MAX}");
+    for client in clients.iter_mut().rev() {
+        assert_eq!(client.call("ECHO still"), b"$5\r\nstill\r\n");
+    }
+}
+
+#[test]
+fn connections_beyond_maxclients_are_refused_in_the_words_of_redis() {
+    let arguments = ["--maxclients", "20"];
+    let refusal = |process: &Process| {
+        let mut clients: Vec<Client> = (0..20).map(|_| process.client()).collect();
+        for client in &mut clients {
+            assert_eq!(client.call("PING"), b"+PONG\r\n");
+        }
+        let refused = process.client().read_to_end().expect("it closes");
+        drop(clients);
+        eventually(Duration::from_secs(5), "room for others again", || {
+            let pong = process.client().try_call(&["PING"]).ok()?;
+            (pong == b"+PONG\r\n").then_some(())
+        });
+        refused
+    };
+    let (redis, ours) = (Process::redis(&arguments), Process::cordis(2, &arguments));
+    let (want, got) = (refusal(&redis), refusal(&ours));
+    assert_eq!(
+        String::from_utf8_lossy(&got),
+        String::from_utf8_lossy(&want)
+    );
+}
+
+#[test]
+fn termination_answers_what_was_read() {
+    let mut ours = Process::cordis(2, &[]);
+    let mut clients: Vec<Client> = (0..8).map(|_| ours.client()).collect();
+    for client in &mut clients {
+        client
+            .send(&b"INCR counter\r\n".repeat(100))
+            .expect("the server reads");
+        client.read_reply().expect("the first call is answered");
+    }
+    ours.terminate();
+    for client in &mut clients {
+        let rest = client.read_to_end().expect("the server closes in the end");
+        let replies = reply::split(&rest).expect("no reply is torn");
+        assert_eq!(
+            replies.len(),
+            99,
+            "calls that had been read were not answered"
+        );
+    }
+    let status = ours.wait();
+    assert!(status.success(), "{status}\n{}", ours.output());
+    assert!(
+        Client::connect(ours.port).is_err(),
+        "somebody still listens"
+    );
+}
+
+#[test]
+fn termination_does_not_wait_for_clients_that_do_not_read() {
+    let mut ours = Process::cordis(2, &[]);
+    let value = vec![b'v'; 1 << 20];
+    let mut client = ours.client();
+    let set = client
+        .try_call(&[&b"SET"[..], b"big", &value])
+        .expect("the server reads");
+    assert_eq!(set, b"+OK\r\n");
+    client
+        .send(&b"GET big\r\n".repeat(100))
+        .expect("the server reads");
+    let mut half = ours.client();
+    half.send(b"*2\r\n$3\r\nGET\r\n$100\r\n")
+        .expect("the server reads");
+    assert_eq!(ours.client().call("PING"), b"+PONG\r\n");
+    ours.terminate();
+    let status = ours.wait();
+    assert!(status.success(), "{status}\n{}", ours.output());
+}
