@@ -108,7 +108,6 @@ fn counters_and_small_edits_allocate_nothing() {
         &[b"INCR", b"number"],
         &[b"DECRBY", b"number", b"3"],
         &[b"STRLEN", b"number"],
-        &[b"EXISTS", b"number"],
         &[b"TTL", b"number"],
         &[b"PING"],
     ];

@@ -56,6 +56,7 @@ fn contents(bare: &Bare) -> Contents {
 
 /// A run in progress.
 struct Run {
+    seed: u64,
     bare: Bare,
     clients: Vec<ClientState>,
     calls: Calls,
@@ -70,11 +71,17 @@ impl Run {
         }
         let clients = (0..2).map(|_| bare.client()).collect();
         Self {
+            seed,
             bare,
             clients,
             calls: Calls::new(seed),
             log: Vec::new(),
         }
+    }
+
+    /// The last calls, as text.
+    fn tail(&self) -> String {
+        self.log[self.log.len().saturating_sub(30)..].join("\n")
     }
 
     /// One call, and now and then what time and memory do to keys.
@@ -143,6 +150,19 @@ impl Run {
         }
         all.sort_by_key(|(_, record)| (record.unit, record.clock));
         all
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "SEED={:#x} after {} calls:\n{}",
+                self.seed,
+                self.log.len(),
+                self.tail()
+            );
+        }
     }
 }
 
@@ -240,8 +260,7 @@ fn round(seed: u64, call_count: usize) -> Result<(), String> {
     let want = contents(&run.bare);
     for shard_count in [1, 3] {
         if let Some(what) = difference(&want, &replay(&records, shard_count)) {
-            let tail = &run.log[run.log.len().saturating_sub(30)..];
-            return Err(format!("{what}\nlast calls:\n{}", tail.join("\n")));
+            return Err(format!("{what}\nlast calls:\n{}", run.tail()));
         }
     }
     Ok(())
@@ -249,7 +268,7 @@ fn round(seed: u64, call_count: usize) -> Result<(), String> {
 
 #[test]
 fn journal_of_random_runs_replayed_builds_the_same_data() {
-    let rounds = std::env::var("ROUNDS").map_or(8, |n| n.parse().expect("ROUNDS is a number"));
+    let rounds = std::env::var("ROUNDS").map_or(150, |n| n.parse().expect("ROUNDS is a number"));
     let first = seed_or(0x5eed);
     for seed in (first..).take(rounds) {
         let Err(what) = round(seed, CALL_COUNT) else {

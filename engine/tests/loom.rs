@@ -95,6 +95,16 @@ const MODELS: &[Model] = &[
         preemptions_max: 2,
         run: mail_and_a_waiting_borrower,
     },
+    Model {
+        name: "mail_while_a_borrower_is_in_reaches_an_owner_that_looks_after_parking",
+        preemptions_max: 3,
+        run: mail_while_a_borrower_is_in,
+    },
+    Model {
+        name: "core_that_stops_waiting_never_keeps_the_door_shut",
+        preemptions_max: 3,
+        run: core_that_stops_waiting,
+    },
 ];
 
 #[expect(clippy::print_stdout, reason = "the report of a test without a harness")]
@@ -379,24 +389,79 @@ fn requests_borrowed_or_mailed() {
     thread.join().expect("a failing thread fails the model first");
 }
 
-/// Core 1 mails and then waits for the door, core 2 mails.
+/// Core 1 waits for the door and then mails, core 2 mails.
 fn mail_and_a_waiting_borrower() {
     let cores = cores(3);
     let (shard, mut senders) = shard(2);
     let (mut second, mut first) = (senders.remove(1), senders.remove(0));
     let (shared, borrower) = (Arc::clone(&shard), Arc::clone(&cores));
     let waits = thread::spawn(move || {
-        mail(&borrower, &mut first, 1);
         let mut held = take(&borrower, &shared, 1);
-        held.run_mail(1);
-        held.run(1, 2);
+        held.run(1, 1);
         release(&borrower, held);
-        mail(&borrower, &mut first, 3);
+        mail(&borrower, &mut first, 2);
     });
     let sender = Arc::clone(&cores);
     let mails = thread::spawn(move || mail(&sender, &mut second, 1));
-    own(&cores, &shard, 4);
+    own(&cores, &shard, 3);
     for thread in [waits, mails] {
         thread.join().expect("a failing thread fails the model first");
     }
+}
+
+/// The owner parks before it raises its flag, and looks at its mail by taking the door once more.
+/// Core 1 is behind the door now and then; core 2 mails.
+fn mail_while_a_borrower_is_in() {
+    let cores = cores(3);
+    let (shard, mut senders) = shard(2);
+    let mut second = senders.remove(1);
+    let (shared, borrower) = (Arc::clone(&shard), Arc::clone(&cores));
+    let borrows = thread::spawn(move || {
+        if let Some(mut held) = shared.try_take(id(1)) {
+            held.run(1, 1);
+            release(&borrower, held);
+        }
+    });
+    let sender = Arc::clone(&cores);
+    let mails = thread::spawn(move || mail(&sender, &mut second, 1));
+    loop {
+        let mut held = take(&cores, &shard, 0);
+        held.run_mail(2);
+        let is_done = held.ran.iter().any(|(by, _)| *by == 2);
+        release(&cores, held);
+        if is_done {
+            break;
+        }
+        cores[0].sleep_unless(|| match shard.take_or_wait(id(0)) {
+            Some(held) => {
+                let is_due = !held.inboxes[1].is_empty();
+                release(&cores, held);
+                is_due
+            }
+            None => shard.door.is_granted_to(id(0)),
+        });
+    }
+    for thread in [borrows, mails] {
+        thread.join().expect("a failing thread fails the model first");
+    }
+}
+
+/// Core 1 asks for the door and loses interest, core 2 and the owner want it.
+fn core_that_stops_waiting() {
+    let cores = cores(3);
+    let door = Arc::new(Guarded::new(id(0), 0));
+    let shared = Arc::clone(&door);
+    run_cores(3, move |me| {
+        if me == 1 {
+            let held = shared.take_or_wait(id(1)).or_else(|| shared.stop_waiting(id(1)));
+            if let Some(held) = held {
+                release(&cores, held);
+            }
+        } else {
+            let mut held = take(&cores, &shared, me);
+            *held += 1;
+            release(&cores, held);
+        }
+    });
+    assert_eq!(*door.try_take(id(0)).expect("nobody is left behind the door"), 2);
 }

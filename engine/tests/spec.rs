@@ -17,13 +17,10 @@ use cordis_engine::commands::table::{Command, KeyRule, table};
 
 /// Commands whose arity is not what their arguments add up to, and why.
 const ARITY_EXCEPTIONS: &[(&str, &str)] = &[
-    ("bitfield", "Redis takes a call without operations, and documents that one is needed"),
+    ("client|kill", "Redis documents the filters as optional, but wants one"),
     ("command|getkeys", "the arguments are those of any other call and are not documented"),
-    ("command|getkeysandflags", "the arguments are those of any other call"),
+    ("command|getkeysandflags", "as above"),
     ("debug|", "checked by the handlers, for Redis' error"),
-    ("lolwut", "Redis hands more words to the drawing of each version"),
-    ("migrate", "Redis counts `key | \"\"` as no word at all"),
-    ("shutdown", "Redis checks the words in the handler"),
 ];
 
 /// Commands with keys that neither read nor write data, or do it for servers and tests.

@@ -55,11 +55,10 @@ impl Bare {
         }
     }
 
-    /// A client that may do everything.
+    /// A client that has just connected: it may do everything, unless a password is set.
     pub fn client(&self) -> ClientState {
-        let mut client =
-            ClientState::new(self.node.new_client_id(), CoreId(0), 8, self.now);
-        client.authenticated = true;
+        let mut client = ClientState::new(self.node.new_client_id(), CoreId(0), 8, self.now);
+        client.authenticated = self.node.config.requirepass().is_none();
         client
     }
 
@@ -88,6 +87,7 @@ impl Bare {
             Ok(command) => {
                 client.last_command = Some(command);
                 self.run(client, command, call, out);
+                self.count_memory();
             }
         }
         match client.reply_mode {
@@ -97,6 +97,13 @@ impl Bare {
             ReplyMode::Skip => client.reply_mode = ReplyMode::On,
         }
         out.truncate(mark);
+    }
+
+    /// What each core does at the end of its turn, for `maxmemory`.
+    fn count_memory(&self) {
+        for shard in self.held.iter().flatten() {
+            self.node.core(shard.id.core()).data_bytes.set(shard.data_bytes);
+        }
     }
 
     fn run(

@@ -355,7 +355,12 @@ pub enum Begin {
     /// At this word (0 is the command's name).
     Index(u16),
     /// After this keyword, searched from word `start_from` (negative: backwards from the end).
-    Keyword { keyword: &'static str, start_from: i32 },
+    Keyword {
+        /// The keyword, in any case.
+        keyword: &'static str,
+        /// Where the search for it begins.
+        start_from: i32,
+    },
     /// Nowhere that a rule can say.
     Unknown,
 }
@@ -365,9 +370,23 @@ pub enum Begin {
 pub enum Find {
     /// Up to `last` (relative to the beginning; negative: from the end, -1 the last word), every
     /// `step`th. `limit` > 1 with `last` -1: only the first 1/limit of the remaining words.
-    Range { last: i32, step: u16, limit: u16 },
+    Range {
+        /// The last key.
+        last: i32,
+        /// Distance of two keys.
+        step: u16,
+        /// Share of the rest that is keys, as its inverse; 0 or 1 for all.
+        limit: u16,
+    },
     /// A word holds the number of keys: `count_index` and `first` are relative to the beginning.
-    Count { count_index: u16, first: u16, step: u16 },
+    Count {
+        /// The word with the number.
+        count_index: u16,
+        /// The first key.
+        first: u16,
+        /// Distance of two keys.
+        step: u16,
+    },
     /// Nothing that a rule can say.
     Unknown,
 }

@@ -288,3 +288,186 @@ fn round_shift(n: u128, shift: u64) -> u128 {
     let half = 1u128 << (shift - 1);
     kept + u128::from(cut > half || (cut == half && kept & 1 == 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(a: &str, b: &str) -> Option<String> {
+        let (a, b) = (
+            LongDouble::parse(a.as_bytes())?,
+            LongDouble::parse(b.as_bytes())?,
+        );
+        Some(a.checked_add(b)?.to_text())
+    }
+
+    #[test]
+    fn sum_is_what_redis_replies() {
+        // Recorded: SET k a, INCRBYFLOAT k b.
+        let cases = [
+            ("10.5", "0.1", "10.6"),
+            ("5.0e3", "2.0e2", "5200"),
+            ("0.1", "0.2", "0.3"),
+            ("3", "1e-17", "3.00000000000000001"),
+            ("3", "5e-18", "3"),
+            ("3", "4.9e-18", "3"),
+            ("0", "-0", "0"),
+            ("0", "-1e-18", "0"),
+            ("1", "-1", "0"),
+            ("-5.5", "5.5", "0"),
+            ("9223372036854775807", "1", "9223372036854775808"),
+            ("18446744073709551615", "0.5", "18446744073709551616"),
+            ("18446744073709551615", "1", "18446744073709551616"),
+            ("9223372036854775807", "0.5", "9223372036854775807.5"),
+            ("-9223372036854775808", "-0.25", "-9223372036854775808"),
+            (
+                "123456789012345678901234567890",
+                "0",
+                "123456789012345678899921813504",
+            ),
+            ("0.000000000000000005", "0", "0"),
+            ("0.000000000000000015", "0", "0.00000000000000002"),
+            ("0.00000762939453125", "0", "0.00000762939453125"),
+            ("0.000003814697265625", "0", "0.00000381469726562"),
+            ("1.0000000000000000000271", "0", "1"),
+            ("3.6e-4951", "0", "0"),
+            ("1e22", "1e-22", "10000000000000000000000"),
+            ("1e19", "0.5", "10000000000000000000"),
+            (
+                "340282366920938463463374607431768211456",
+                "-1",
+                "340282366920938463463374607431768211456",
+            ),
+            ("1e27", "0", "1000000000000000000000000000"),
+            ("1e-27", "1", "1"),
+            ("1e28", "0", "9999999999999999999731564544"),
+            ("0x1p-3", "0", "0.125"),
+            ("0x.8p1", "1", "2"),
+            ("0x1.8000000000000001p0", "0", "1.5"),
+            ("0x1.80000000000000018p0", "0", "1.5"),
+            ("0xfffffffffffffffffp0", "0", "295147905179352825856"),
+            ("-0x10", "0X1P4", "0"),
+            ("1.5E3", "+.5", "1500.5"),
+            ("5.", "-.25", "4.75"),
+            ("0e99999999999999999999", "1", "1"),
+            (
+                "3.14159265358979323846264338327950288",
+                "2.71828182845904523536028747135266249",
+                "5.85987448204883847",
+            ),
+            ("0.3", "-0.1", "0.2"),
+            (
+                "1000000000000000000000000000000000000",
+                "-999999999999999999999999999999999999",
+                "0",
+            ),
+        ];
+        for (a, b, want) in cases {
+            assert_eq!(sum(a, b).as_deref(), Some(want), "{a} + {b}");
+        }
+    }
+
+    #[test]
+    fn largest_numbers_are_printed_to_the_last_digit() {
+        let text = sum("1e4932", "0").expect("it is finite");
+        assert_eq!(text.len(), 4933);
+        assert!(text.starts_with("100000000000000000000601"), "{text}");
+        assert!(text.ends_with("38418113791886622720"), "{text}");
+        let max = sum("1.18973149535723176502e4932", "0").expect("it is finite");
+        assert!(max.starts_with("118973149535723176502126"), "{max}");
+        assert!(max.ends_with("19552086811989770240"), "{max}");
+        assert_eq!(
+            LongDouble::parse(max.as_bytes()).map(LongDouble::to_text),
+            Some(max)
+        );
+    }
+
+    #[test]
+    fn number_out_of_range_is_refused() {
+        let refused = [
+            "1e4933",
+            "1.18973149535723176509e4932",
+            "0xffffffffffffffff.8p16320",
+            "1e-4952",
+            "0x1p-16446",
+            "1e999999999999999999999",
+            "-1e-999999999999999999999",
+            "nan",
+            "",
+            " 1",
+            "1 ",
+        ];
+        for text in refused {
+            assert_eq!(LongDouble::parse(text.as_bytes()), None, "{text:?}");
+        }
+        for text in [
+            "0xffffffffffffffff.7p16320",
+            "0x1p-16445",
+            "0x1.8p-16446",
+            "1.9e-4951",
+        ] {
+            assert!(LongDouble::parse(text.as_bytes()).is_some(), "{text:?}");
+        }
+        assert!(LongDouble::parse(&[b'9'; 4933]).is_none());
+        let mut long = vec![b'0'; TEXT_BYTES_MAX];
+        assert!(LongDouble::parse(&long).is_some());
+        long.push(b'0');
+        assert_eq!(LongDouble::parse(&long), None);
+    }
+
+    #[test]
+    fn infinity_is_read_but_no_sum() {
+        for (a, b) in [
+            ("inf", "1"),
+            ("inf", "-inf"),
+            ("1", "-Infinity"),
+            ("1e4932", "inf"),
+        ] {
+            assert_eq!(sum(a, b), None);
+        }
+        let max = "1.18973149535723176502e4932";
+        assert_eq!(sum(max, max), None);
+        let infinite = LongDouble::parse(b"-INF").expect("it is a number");
+        assert!(!infinite.is_finite());
+        assert_eq!(infinite.to_text(), "-inf");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn short_and_long_way_of_reading_agree(n in 1u64.., power in -27i64..=27) {
+            let short = read_short(n, power);
+            let long = read_long(n.to_string().as_bytes(), power);
+            assert_eq!(rounded(short.0, short.1, short.2), rounded(long.0, long.1, long.2));
+        }
+
+        #[test]
+        fn double_is_printed_as_the_standard_library_prints_it(bits: u64) {
+            let x = f64::from_bits(bits);
+            let text = format!("{x:.17}");
+            let want = match number::trim_zeros(&text) {
+                "-0" => "0",
+                want => want,
+            };
+            // 17 digits name a double, but are read here with more precision: its exact text.
+            let exact = format!("{x:.1100}");
+            if let Some(read) = LongDouble::parse(exact.as_bytes()) {
+                assert_eq!(read.to_text(), want);
+            }
+        }
+
+        #[test]
+        fn sum_that_fits_is_exact(
+            a in -1i64 << 62..1 << 62,
+            b in -1i64 << 62..1 << 62,
+            bits in 0i64..60,
+        ) {
+            let scaled = |n: i64| LongDouble {
+                negative: n < 0,
+                size: Magnitude::Finite { bits: n.unsigned_abs(), exponent: -bits },
+            };
+            let sum = scaled(a).checked_add(scaled(b)).map(LongDouble::to_text);
+            assert_eq!(sum, Some(scaled(a + b).to_text()));
+            assert_eq!(sum, scaled(b).checked_add(scaled(a)).map(LongDouble::to_text));
+        }
+    }
+}

@@ -59,13 +59,43 @@ pub struct BufferId(u16);
 #[derive(Debug)]
 pub enum Event {
     /// A connection was accepted on this listener; or accepting failed with this errno.
-    Accepted { listener: u32, result: Result<RawFd, i32>, armed: bool },
+    Accepted {
+        /// The caller's number of it.
+        listener: u32,
+        /// The connection.
+        result: Result<RawFd, i32>,
+        /// Whether more will follow.
+        armed: bool,
+    },
     /// Bytes arrived.
-    Received { token: Token, buffer: BufferId, len: usize, armed: bool },
+    Received {
+        /// The connection.
+        token: Token,
+        /// Where they are.
+        buffer: BufferId,
+        /// How many.
+        len: usize,
+        /// Whether more will follow.
+        armed: bool,
+    },
     /// Receiving ended: end of stream (0) or an errno. `ENOBUFS` means: arm again.
-    ReceiveEnded { token: Token, errno: i32 },
+    ReceiveEnded {
+        /// The connection.
+        token: Token,
+        /// Why.
+        errno: i32,
+    },
     /// All bytes of a send have left, or it failed with this errno. The buffer comes back.
-    Sent { token: Token, buffer: OutBuf, len: usize, errno: i32 },
+    Sent {
+        /// The connection.
+        token: Token,
+        /// What was sent.
+        buffer: OutBuf,
+        /// How much of it left.
+        len: usize,
+        /// Why not all of it did; 0 if all did.
+        errno: i32,
+    },
     /// Another core rang.
     Doorbell,
 }

@@ -16,8 +16,10 @@
 //! - The flag goes down with the first sender that sees it, so one doorbell is rung per sleep. Those
 //!   who come later rely on it: who got `true` rings whatever happens, and no later than its turn's
 //!   end.
-//! - Mail for a shard is read behind the shard's door. So the core takes its second look at mail
-//!   while it still holds the door, and parks after that; mail that comes in between finds the flag.
+//! - Mail for a shard is read behind the shard's door. So for its second look the core still holds
+//!   the door, and parks after that; or it has parked, and takes the door again to look, with
+//!   `take_or_wait`: if a borrower is in, the door is handed over and the doorbell rings. To try the
+//!   door and sleep if it is shut loses mail that came before the flag was up.
 //! - A core that waits for its door cannot look at its mail: it looks at the door, and mail waits
 //!   with it. A doorbell for such mail is spare.
 //! - A core that wakes for another reason (time, a socket) calls `awake` and may find a doorbell in

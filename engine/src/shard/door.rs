@@ -12,8 +12,8 @@
 //! above it, so no circle of waiting cores can close.
 //!
 //! A door that has been handed over stays shut until the heir claims it. So the releaser must wake
-//! the heir ([`SleepFlag`]), and a core that has joined a waiting set must look again, with
-//! [`take_or_wait`], even if it has lost interest: then it releases at once.
+//! the heir ([`SleepFlag`]), and a core that has joined a waiting set either looks again, with
+//! [`take_or_wait`], or says that it has lost interest, with [`stop_waiting`].
 //!
 //! May be entered by any core. Knows what is behind it only as `T`. Checked in all interleavings of
 //! small cases by `tests/loom.rs`, under load by `tests/doors.rs`.
@@ -22,6 +22,7 @@
 //!
 //! [`SleepFlag`]: crate::runtime::sleep::SleepFlag
 //! [`take_or_wait`]: Guarded::take_or_wait
+//! [`stop_waiting`]: Guarded::stop_waiting
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -136,6 +137,30 @@ impl Door {
             match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return taken,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Leaves the waiting set. `true` if the door had been handed to `me` before: then `me` holds it
+    /// now and must release it.
+    ///
+    /// # Panics
+    /// If `me` holds the door already.
+    #[must_use = "a door that was taken must be released"]
+    pub fn stop_waiting(&self, me: CoreId) -> bool {
+        let granted = holder(me) | GRANTED;
+        // Ordering: relaxed, because claiming goes through the swap below.
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            let at = word & (HOLDER_MASK | GRANTED);
+            invariant!(at != holder(me), "core {} waits for a door that it holds", me.0);
+            let next = if at == granted { word & !GRANTED } else { word & !waiting(me) };
+            // Ordering: acquire, to see what the last holder wrote. Swapped even if nothing changes:
+            // a load might be old and miss the hand-over.
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return at == granted,
                 Err(seen) => word = seen,
             }
         }
@@ -259,6 +284,16 @@ impl<T> Guarded<T> {
         (self.door.take_or_wait(me) == Taken::Held).then(|| self.held(me))
     }
 
+    /// Leaves the waiting set: for a core that has asked by
+    /// [`take_or_wait`](Self::take_or_wait) and has no use for the door any more. If the door had
+    /// been handed to it before, it holds the door now, and releases it.
+    ///
+    /// # Panics
+    /// If `me` holds the door already.
+    pub fn stop_waiting(&self, me: CoreId) -> Option<Held<'_, T>> {
+        self.door.stop_waiting(me).then(|| self.held(me))
+    }
+
     #[inline]
     fn held(&self, me: CoreId) -> Held<'_, T> {
         Held { guarded: self, me, _stays: PhantomData }
@@ -369,6 +404,21 @@ mod tests {
         }
         let round = [1, 5, 1, last, 1, 0];
         assert!(served.iter().eq(round.iter().cycle().take(16)), "{served:?}");
+    }
+
+    #[test]
+    fn core_that_stops_waiting_is_passed_over_or_gets_the_door_it_was_handed() {
+        let guarded = Guarded::new(CoreId(0), ());
+        let held = guarded.try_take(CoreId(0)).expect("a parked door opens");
+        for core in [1, 2] {
+            assert!(guarded.take_or_wait(CoreId(core)).is_none());
+        }
+        assert!(guarded.stop_waiting(CoreId(1)).is_none());
+        assert_eq!(held.release(), Some(CoreId(2)));
+        let held = guarded.stop_waiting(CoreId(2)).expect("it was handed over");
+        assert_eq!(held.release(), None);
+        assert!(guarded.stop_waiting(CoreId(2)).is_none(), "it does not wait");
+        assert!(!guarded.door.is_wanted());
     }
 
     #[test]

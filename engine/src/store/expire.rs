@@ -29,10 +29,10 @@ impl ExpiryIndex {
         let left = at.0.saturating_sub(now.0).max(1) as u64;
         // A sixteenth of the time left, as a power of two.
         let bits = (64 - left.leading_zeros()).saturating_sub(4).max(FINEST_BITS).min(40);
-        let end = (at.0 >> bits).saturating_add(1) << bits;
+        let start = at.0 >> bits << bits;
         // A coarse bucket must fire before its first deadline, to be split; a fine one after its
         // last, so that firing finds everything expired.
-        let due = if bits > FINEST_BITS { end - (1 << bits) } else { end };
+        let due = if bits > FINEST_BITS { start } else { start.saturating_add(1 << bits) };
         self.buckets.entry(due.max(now.0)).or_default().push(position);
     }
 

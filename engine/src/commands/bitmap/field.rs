@@ -280,13 +280,18 @@ fn write_fields(
     Ok(())
 }
 
-/// The value that SET means. Redis: for an unsigned field a negative one is very large.
+/// The value that SET means.
 fn set_value(field: Field, value: i64) -> i128 {
-    if field.signed {
-        i128::from(value)
-    } else {
-        i128::from(value as u64)
+    // Redis: for an unsigned field a negative value is a very large one.
+    if !field.signed {
+        return i128::from(value as u64);
     }
+    let value = i128::from(value);
+    // Redis: reckons the room above a value in 64 bits. For values far below the field's smallest
+    // that overflows, and they count as too large.
+    let room = field.max() - value;
+    let wraps = value < field.min() && room > i128::from(i64::MAX);
+    if wraps { value + (1 << 64) } else { value }
 }
 
 #[cfg(test)]
@@ -345,6 +350,14 @@ mod tests {
         assert_eq!(run(&mut bare, call), want);
         let set = "BITFIELD k OVERFLOW SAT SET u4 0 -1 GET u4 0";
         assert_eq!(run(&mut bare, set), "*2\\r\\n:15\\r\\n:15\\r\\n");
+        for (value, stored) in [(-200, -128), (i64::MIN + 128, -128), (i64::MIN + 127, 127)] {
+            let set = format!("BITFIELD k OVERFLOW SAT SET i8 0 {value} SET i8 0 0");
+            let reply = run(&mut bare, &set);
+            assert!(
+                reply.ends_with(&format!(":{stored}\\r\\n")),
+                "{value}: {reply}"
+            );
+        }
     }
 
     #[test]

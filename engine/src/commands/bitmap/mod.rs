@@ -170,7 +170,7 @@ pub const SPECS: &[CommandSpec] = &[
         name: "bitpos",
         family: Family::Bitmap,
         since: "2.8.7",
-        summary: "Finds the first bit that is set, or that is clear, in a string or in a part of it",
+        summary: "Finds the first bit that is set, or clear, in a string or in a part of it",
         complexity: "O(N) with N bytes looked at",
         arity: Arity::AtLeast(3),
         flags: Flags::READONLY,

@@ -56,29 +56,26 @@ fn is_same_secret(secret: &[u8], given: &[u8]) -> bool {
     difference == 0
 }
 
-/// What HELLO's options ask for.
-#[derive(Default)]
-struct Options<'a> {
-    login: Option<(&'a [u8], &'a [u8])>,
-    name: Option<&'a [u8]>,
-}
-
-fn hello_options<'a>(args: &Args<'a>) -> Result<Options<'a>, CommandError> {
-    let mut options = Options::default();
+/// Does what HELLO's options ask for, one after the other: Redis too has done the first when the
+/// second turns out to be wrong.
+fn apply_options(ctx: &mut SessionCtx<'_>, args: &Args<'_>) -> CommandResult {
     let mut cursor = args.cursor(2);
     while let Some(word) = cursor.next() {
-        if is_token(word, "auth") && cursor.left() >= 2 {
-            options.login = cursor.next().zip(cursor.next());
+        if is_token(word, "auth")
+            && cursor.left() >= 2
+            && let Some((user, password)) = cursor.next().zip(cursor.next())
+        {
+            log_in(ctx, user, password)?;
         } else if is_token(word, "setname")
             && let Some(name) = cursor.next()
         {
             check_name(name)?;
-            options.name = Some(name);
+            ctx.client.name = name.into();
         } else {
             return Err(CommandError::hello_option(word));
         }
     }
-    Ok(options)
+    Ok(())
 }
 
 /// HELLO [protover [AUTH username password] [SETNAME clientname]]
@@ -94,15 +91,9 @@ pub(super) fn hello(
         Some(Some(3)) => Some(Protocol::Resp3),
         Some(Some(_)) => return Err(CommandError::NO_PROTO),
     };
-    let options = hello_options(args)?;
-    if let Some((user, password)) = options.login {
-        log_in(ctx, user, password)?;
-    }
+    apply_options(ctx, args)?;
     if !ctx.client.authenticated {
         return Err(CommandError::HELLO_NO_AUTH);
-    }
-    if let Some(name) = options.name {
-        ctx.client.name = name.into();
     }
     if let Some(protocol) = protocol {
         ctx.client.protocol = protocol;

@@ -66,7 +66,6 @@ fn auth_with_the_password_lets_in() {
     let mut bare = Bare::new(1, 1);
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    client.authenticated = false;
     assert_eq!(
         run(&mut bare, client, "PING"),
         "-NOAUTH Authentication required.\r\n"
@@ -104,7 +103,6 @@ fn login_is_not_needed_any_more_once_the_password_is_gone() {
     let mut bare = Bare::new(1, 1);
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    client.authenticated = false;
     let set = bare.call(
         &mut bare.client(),
         &[b"CONFIG", b"SET", b"requirepass", b""],
@@ -139,7 +137,7 @@ fn hello_describes_in_the_protocol_it_sets() {
 }
 
 #[test]
-fn hello_with_bad_words_changes_nothing() {
+fn hello_with_bad_words_is_an_error() {
     let mut bare = Bare::new(1, 1);
     let client = &mut bare.client();
     let errors = [
@@ -175,7 +173,6 @@ fn hello_before_login_is_refused_unless_it_logs_in() {
     let mut bare = Bare::new(1, 1);
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    client.authenticated = false;
     assert!(run(&mut bare, client, "HELLO 3").starts_with("-NOAUTH HELLO must be called"));
     assert!(run(&mut bare, client, "HELLO 3 AUTH default secret").starts_with("%7\r\n"));
 }

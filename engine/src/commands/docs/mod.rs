@@ -377,3 +377,61 @@ fn access_of_call(spec: &CommandSpec, key: &FoundKey, call: &Args<'_>) -> (Acces
         _ => (key.spec.access, key.spec.purpose),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::bare::Bare;
+
+    fn check(cases: &[(&str, &str)]) {
+        let mut bare = Bare::new(1, 1);
+        let mut client = bare.client();
+        for (call, want) in cases {
+            let words: Vec<&[u8]> = call.split(' ').map(str::as_bytes).collect();
+            let got = String::from_utf8(bare.call(&mut client, &words)).expect("text");
+            assert_eq!(got.replace("\r\n", " ").trim_end(), *want, "{call}");
+        }
+    }
+
+    #[test]
+    fn getkeys_finds_keys_or_says_why_not() {
+        check(&[
+            ("COMMAND GETKEYS get a", "*1 $1 a"),
+            ("COMMAND GETKEYS mset a 1 b 2", "*2 $1 a $1 b"),
+            ("COMMAND GETKEYS nosuch a", "-ERR Invalid command specified"),
+            ("COMMAND GETKEYS config nosuch", "-ERR Invalid command specified"),
+            ("COMMAND GETKEYS ping a", "-ERR The command has no key arguments"),
+            ("COMMAND GETKEYS debug object", "-ERR The command has no key arguments"),
+            ("COMMAND GETKEYS get a b", "-ERR Invalid number of arguments specified for command"),
+        ]);
+    }
+
+    #[test]
+    fn getkeysandflags_depends_on_the_call() {
+        check(&[
+            ("COMMAND GETKEYSANDFLAGS set a b", "*1 *2 $1 a *2 +OW +update"),
+            ("COMMAND GETKEYSANDFLAGS set a b get", "*1 *2 $1 a *3 +RW +access +update"),
+            ("COMMAND GETKEYSANDFLAGS get a", "*1 *2 $1 a *2 +RO +access"),
+        ]);
+    }
+
+    #[test]
+    fn list_is_filtered_by_category_and_pattern() {
+        check(&[
+            ("COMMAND LIST FILTERBY PATTERN *|RESETSTAT", "*1 $16 config|resetstat"),
+            ("COMMAND LIST FILTERBY PATTERN debug|*", "*0"),
+            ("COMMAND LIST FILTERBY MODULE x", "*0"),
+            ("COMMAND LIST FILTERBY ACLCAT nosuch", "*0"),
+            ("COMMAND LIST FILTERBY", "-ERR syntax error"),
+            ("COMMAND LIST x", "-ERR syntax error"),
+        ]);
+    }
+
+    #[test]
+    fn unknown_names_are_null_in_info_and_left_out_of_docs() {
+        check(&[
+            ("COMMAND INFO nosuch config|nosuch", "*2 $-1 $-1"),
+            ("COMMAND DOCS nosuch", "*0"),
+            ("COMMAND nosuch", "-ERR unknown subcommand 'nosuch'. Try COMMAND HELP."),
+        ]);
+    }
+}

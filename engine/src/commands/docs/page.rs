@@ -17,22 +17,24 @@ pub fn syntax(spec: &CommandSpec) -> String {
 }
 
 fn arg_syntax(arg: &Arg) -> String {
+    let text = required_syntax(arg);
+    if arg.optional { format!("[{text}]") } else { text }
+}
+
+/// The same without a word about whether it may be left out.
+fn required_syntax(arg: &Arg) -> String {
     let body = match arg.kind {
         ArgKind::PureToken => String::new(),
         ArgKind::OneOf => {
-            let choices: Vec<String> = arg.args.iter().map(arg_syntax).collect();
+            let choices: Vec<String> = arg.args.iter().map(required_syntax).collect();
             let choices = choices.join(" | ");
-            let is_bare = arg.optional && arg.token.is_none() && !arg.multiple;
-            if is_bare { choices } else { format!("<{choices}>") }
+            let is_bracketed = arg.optional && arg.token.is_none() && !arg.multiple;
+            if is_bracketed { choices } else { format!("<{choices}>") }
         }
-        ArgKind::Block => {
-            let parts: Vec<String> = arg.args.iter().map(arg_syntax).collect();
-            parts.join(" ")
-        }
+        ArgKind::Block => arg.args.iter().map(arg_syntax).collect::<Vec<_>>().join(" "),
         _ => arg.name.to_owned(),
     };
-    let text = repeated(arg, &body);
-    if arg.optional { format!("[{text}]") } else { text }
+    repeated(arg, &body)
 }
 
 /// The body with its token, and the repetitions that are allowed.
@@ -127,4 +129,53 @@ fn row(spec: &CommandSpec) -> String {
         spec.since,
         wire::flag_names(spec.flags).join(" "),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn syntax_of(name: &str) -> String {
+        let (name, sub) = name.split_once(' ').map_or((name, None), |(n, s)| (n, Some(s)));
+        let mut command = table().get(name.as_bytes()).expect("a command of the table");
+        if let Some(sub) = sub {
+            command = command.subcommand(sub.as_bytes()).expect("a subcommand of the table");
+        }
+        syntax(command.spec)
+    }
+
+    #[test]
+    fn syntax_shows_choices_repetitions_and_options() {
+        let cases = [
+            (
+                "command list",
+                "COMMAND LIST [FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
+            ),
+            ("config set", "CONFIG SET parameter value [parameter value ...]"),
+            ("info", "INFO [section [section ...]]"),
+            ("time", "TIME"),
+            ("memory usage", "MEMORY USAGE key [SAMPLES count]"),
+        ];
+        for (name, want) in cases {
+            assert_eq!(syntax_of(name), want);
+        }
+    }
+
+    #[test]
+    fn help_names_every_subcommand_with_its_summary() {
+        let lines = help_lines(table().get(b"config").expect("CONFIG is in the table"));
+        assert_eq!(lines.len(), 1 + 2 * 5);
+        assert_eq!(lines[1], "GET parameter [parameter ...]");
+        assert_eq!(lines[2], "    Returns the settings whose names match.");
+    }
+
+    #[test]
+    fn page_has_a_row_per_command_and_no_unescaped_bar() {
+        let page = commands_page();
+        for line in page.lines().filter(|line| line.starts_with("| ")) {
+            let bars = line.replace("\\|", "").matches('|').count();
+            assert_eq!(bars, 7, "{line}");
+        }
+        assert!(page.contains("| `INFO [section [section ...]]` |"));
+    }
 }

@@ -236,6 +236,7 @@ fn debug_set_active_expire(
 }
 
 /// DEBUG PROTOCOL type
+#[expect(clippy::approx_constant, reason = "Redis' example, digit by digit")]
 fn debug_protocol(
     _ctx: &mut SessionCtx<'_>,
     args: &Args<'_>,

@@ -244,6 +244,7 @@ mod tests {
         let mut client = bare.client();
         bare.call(&mut client, &[b"NOSUCH"]);
         bare.call(&mut client, &[b"CONFIG", b"SET", b"a"]);
+        bare.node.config.set_at_start("requirepass", "secret").expect("an option");
         client.authenticated = false;
         bare.call(&mut client, &[b"TIME"]);
         client.authenticated = true;

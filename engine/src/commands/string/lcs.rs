@@ -5,8 +5,8 @@
 //! Redis fills a table of 32-bit lengths, one cell per pair of bytes. Here a row is one bit per
 //! byte of the second string: whether the length grows at that byte. A row follows from the one
 //! above by an addition over 64 bytes at a time, and the way back through the table needs no more
-//! than these bits. So it takes 1/32 of the memory, and about as much less time; what is refused for
-//! its size is what Redis refuses.
+//! than these bits. So it takes 1/32 of the memory, and about as much less time. What is refused
+//! for its size is what Redis refuses.
 //!
 //! # Source
 //! H. Hyyrö, "Bit-parallel LCS-length computation revisited", 2004.

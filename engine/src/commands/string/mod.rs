@@ -1,7 +1,7 @@
 //! The string family: values as bytes, as numbers, with deadlines, several at once.
 //!
-//! Knows no encoding: what a value is stored as is the context's business, and `Encode` says what it
-//! may be. Handlers run on the core that holds the shards of their keys.
+//! Knows no encoding: what a value is stored as is the context's business, and `Encode` says what
+//! it may be. Handlers run on the core that holds the shards of their keys.
 
 mod counter;
 mod lcs;
@@ -437,7 +437,7 @@ pub const SPECS: &[CommandSpec] = &[
         name: "setrange",
         family: Family::String,
         since: "2.2.0",
-        summary: "Overwrites a part of a string from an offset on, and pads it with zero bytes up to there",
+        summary: "Overwrites a part of a string and pads it with zero bytes up to there",
         complexity: "O(N) with N bytes written, padding included",
         arity: Arity::Exact(4),
         flags: Flags::WRITE.union(Flags::DENYOOM),
@@ -525,7 +525,10 @@ pub(super) mod tests {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let mut client = bare.client();
         // The escape of `'` would only be noise in expected texts.
-        bare.call(&mut client, &words).escape_ascii().to_string().replace("\\'", "'")
+        bare.call(&mut client, &words)
+            .escape_ascii()
+            .to_string()
+            .replace("\\'", "'")
     }
 
     /// The calls that a call leaves in the journal.
