@@ -243,9 +243,10 @@ impl Node {
     /// Takes note of how many commands and bytes there were since the last sample. Called about ten
     /// times a second by one core, and by whoever shows the rates.
     pub fn sample_rates(&self, now: Ms) {
-        let counts =
-            [self.sum(|c| &c.commands_run), self.sum(|c| &c.net_in_bytes), self.sum(|c| &c.net_out_bytes)];
-        self.rates.sample(now, counts);
+        let commands = self.sum(|c| &c.commands_run);
+        let in_bytes = self.sum(|c| &c.net_in_bytes);
+        let out_bytes = self.sum(|c| &c.net_out_bytes);
+        self.rates.sample(now, [commands, in_bytes, out_bytes]);
     }
 
     /// Counters of a core.

@@ -180,7 +180,11 @@ fn check_effect(record: &Record) {
     find_keys(command.spec, &args, &mut keys);
     let slots: Vec<SlotId> = keys.iter().map(|key| slot_of(args.at(key.index))).collect();
     match record.slot {
-        Some(slot) => assert_eq!(slots, [slot], "an effect on more than one key: {text}"),
+        Some(slot) => assert_eq!(
+            slots,
+            [slot],
+            "an effect is on one key, in the slot it names: {text}"
+        ),
         None => assert!(
             slots.is_empty(),
             "an effect on a database that names a key: {text}"

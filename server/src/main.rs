@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +72,6 @@ fn run(config: Config) -> Result<(), String> {
         lock,
         ..
     } = ready;
-    let core_count = cpus.len();
     let options = Options {
         config,
         cores: cpus,
@@ -83,7 +81,7 @@ fn run(config: Config) -> Result<(), String> {
     };
     let running = pinned::start(options).map_err(|error| error.to_string())?;
     greet(&greeting);
-    watch(&running, core_count, &signals, &log);
+    watch(&running, &signals, &log);
     running.join();
     if !unixsocket.is_empty() {
         // Somebody may have removed it before.
@@ -163,10 +161,9 @@ fn greet(text: &str) {
 
 /// Acts on signals until the cores have stopped: because they were asked to here, or by themselves,
 /// as SHUTDOWN makes them. A second request to stop does not wait for anything.
-fn watch(running: &Running, core_count: usize, signals: &Signals, log: &Log) {
-    let mut cores = CoreThreads::default();
+fn watch(running: &Running, signals: &Signals, log: &Log) {
     let mut is_stopping = false;
-    while cores.are_left(core_count) {
+    while !running.is_finished() {
         match signals.wait(WATCH_EVERY) {
             None => {}
             Some(Signal::HangUp) => log.reopen(),
@@ -180,37 +177,3 @@ fn watch(running: &Running, core_count: usize, signals: &Signals, log: &Log) {
     }
 }
 
-/// The threads of the cores as the kernel lists them, found by the names that the runtime gives
-/// them. Looking whether one is left costs one system call.
-#[derive(Debug, Default)]
-struct CoreThreads {
-    tasks: Vec<PathBuf>,
-}
-
-impl CoreThreads {
-    fn are_left(&mut self, core_count: usize) -> bool {
-        if self.tasks.len() < core_count {
-            let found = Self::find();
-            // None at all may mean that none has its name yet, unless some had one before.
-            let have_started = !self.tasks.is_empty();
-            if found.len() > self.tasks.len() {
-                self.tasks = found;
-            }
-            if !have_started {
-                return true;
-            }
-        }
-        self.tasks.iter().any(|task| task.exists())
-    }
-
-    fn find() -> Vec<PathBuf> {
-        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
-            return Vec::new();
-        };
-        let paths = tasks.flatten().map(|task| task.path());
-        let is_core = |path: &PathBuf| {
-            std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("core-"))
-        };
-        paths.filter(is_core).collect()
-    }
-}

@@ -52,10 +52,24 @@ impl Target for ServerTarget {
     }
 
     fn call(&mut self, client: &str, words: &[Vec<u8>]) -> Vec<u8> {
-        let reply = self.client(client).try_call(words);
-        reply.unwrap_or_else(|error| {
-            panic!("{}: {error}\n{}", line_of(words), self.process.output())
-        })
+        let client = self.client(client);
+        // A push comes beside replies; only these commands are answered by nothing else.
+        let is_answered_by_push = words[0].to_ascii_lowercase().ends_with(b"subscribe");
+        let mut all = Vec::new();
+        let result = client.send_call(words).and_then(|()| {
+            loop {
+                let reply = client.read_reply()?;
+                let is_push = reply.starts_with(b">") && !is_answered_by_push;
+                all.extend(reply);
+                if !is_push {
+                    return Ok(());
+                }
+            }
+        });
+        match result {
+            Ok(()) => all,
+            Err(error) => panic!("{}: {error}\n{}", line_of(words), self.process.output()),
+        }
     }
 
     fn send(&mut self, client: &str, words: &[Vec<u8>]) {

@@ -226,6 +226,8 @@ pub struct KeyHint {
     pub address: usize,
     /// Which word it is.
     pub word: u32,
+    /// Its length.
+    pub len: u32,
     /// Its hash.
     pub hash: u64,
     /// Its slot.
@@ -237,7 +239,11 @@ impl<'a> Ctx<'a> {
     #[inline]
     pub fn key<'k>(&self, bytes: &'k [u8]) -> KeyRef<'k> {
         match self.hint {
-            Some(hint) if hint.address == bytes.as_ptr().addr() => {
+            // The length as well: where words lie side by side, an empty one begins where the next
+            // one does.
+            Some(hint)
+                if hint.address == bytes.as_ptr().addr() && hint.len as usize == bytes.len() =>
+            {
                 KeyRef { bytes, hash: hint.hash, slot: hint.slot }
             }
             _ => KeyRef::new(bytes),

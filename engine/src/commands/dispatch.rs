@@ -219,7 +219,8 @@ pub fn plan(
 
 fn hint(key: KeyRef<'_>, word: usize) -> KeyHint {
     let address = key.bytes.as_ptr().addr();
-    KeyHint { address, word: word as u32, hash: key.hash, slot: key.slot }
+    let (word, len) = (word as u32, key.bytes.len() as u32);
+    KeyHint { address, word, len, hash: key.hash, slot: key.slot }
 }
 
 /// The shards that the keys of a call are on, and its first key.
@@ -455,5 +456,40 @@ pub fn ctx<'a>(
         hint: None,
         dirty: 0,
         effect_count: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bare::Bare;
+
+    #[test]
+    fn key_after_an_empty_one_goes_to_its_own_slot() {
+        // Words that lie side by side: the empty key begins where the next word does.
+        let mut bare = Bare::new(3, 1);
+        let mut client = bare.client();
+        for shard in bare.held.iter_mut().flatten() {
+            shard.journal.attach();
+        }
+        bare.call(&mut client, &[b"MSET", b"", b"1", b"-1", b"2"]);
+        bare.call(&mut client, &[b"COPY", b"", b"-2"]);
+        assert_eq!(bare.call(&mut client, &[b"EXISTS", b"-1", b"-2", b""]), b":3\r\n");
+        for record in bare.held.iter_mut().flatten().flat_map(|shard| shard.journal.take()) {
+            let key = KeyRef::new(record.call.args().at(1));
+            assert_eq!(record.slot, Some(key.slot));
+        }
+    }
+
+    #[test]
+    fn exec_may_write_if_a_queued_call_may() {
+        let mut bare = Bare::new(1, 1);
+        let mut client = bare.client();
+        let get = |name: &[u8]| table().get(name).expect("it exists");
+        bare.call(&mut client, &[b"MULTI"]);
+        bare.call(&mut client, &[b"GET", b"k"]);
+        assert!(!may_write(get(b"exec"), &client) && may_write(get(b"set"), &client));
+        bare.call(&mut client, &[b"SET", b"k", b"v"]);
+        assert!(may_write(get(b"exec"), &client) && !may_write(get(b"get"), &client));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use toml_edit::{Document, DocumentMut, Formatted, Item, Table, Value as TomlValue};
 
-use crate::config::spec::{ConfigSpec, Kind, SPECS, find, similar};
+use crate::config::spec::{Change, ConfigSpec, Kind, SPECS, find, similar};
 use crate::config::value::{parse, print};
 use crate::config::{Config, ConfigError};
 
@@ -80,7 +80,7 @@ impl Config {
 
     /// The file that the settings were read from, if any.
     pub fn file(&self) -> Option<std::path::PathBuf> {
-        self.file.load().as_deref().map(std::path::PathBuf::clone)
+        self.file.load().as_deref().cloned()
     }
 
     /// Every option with its value, its default and what it does, as a configuration file.
@@ -94,20 +94,20 @@ impl Config {
                 // Writing to a string never fails, here and below.
                 let _ = write!(text, "\n# ---- {section} ----\n");
             }
-            let _ = write!(
-                text,
-                "\n# {}\n# Default: {}.",
-                spec.doc,
-                shown_default(spec)
-            );
-            if !spec.unit.is_empty() {
-                let _ = write!(text, " Unit: {}.", spec.unit);
-            }
-            let change = match spec.change {
-                super::Change::AtRunTime => " Changes at run time.",
-                _ => " Set at start.",
+            let default = toml_value(spec, spec.default);
+            let unit = match default {
+                TomlValue::Integer(_) if !spec.unit.is_empty() => format!(" {}", spec.unit),
+                _ => String::new(),
             };
-            let _ = writeln!(text, "{change}");
+            let change = match spec.change {
+                Change::AtRunTime => "changes at run time",
+                Change::AtStart | Change::Protected => "set at start",
+            };
+            let _ = writeln!(
+                text,
+                "\n# {}\n# Default {default}{unit}; {change}.",
+                spec.doc
+            );
             if matches!(spec.kind, Kind::Secret) {
                 let _ = writeln!(text, "# {} = \"...\"", spec.name);
             } else {
@@ -263,14 +263,6 @@ fn update_item(spec: &ConfigSpec, item: &mut Item, text: &str) {
     *item = Item::Value(new);
 }
 
-fn shown_default(spec: &ConfigSpec) -> String {
-    if spec.default.is_empty() {
-        "empty".to_owned()
-    } else {
-        spec.default.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,6 +345,7 @@ mod tests {
         config.set_all(&pairs).expect("all of them are fine");
         let text = config.to_toml();
         assert!(!text.contains("secret"));
+        assert!(text.contains("\n# Default 511 connections; set at start.\ntcp-backlog = 511\n"));
         let again = loaded(&text).expect("its own output is a good file");
         assert_eq!(again.requirepass(), None);
         let shown = |config: &Config| {

@@ -284,7 +284,7 @@ pub(super) fn keep_save_points(_old: &str, text: &str) -> Result<String, String>
     }
     let invalid = || "Invalid save parameters".to_owned();
     let words: Vec<&str> = text.split(' ').collect();
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(invalid());
     }
     for (i, word) in words.iter().enumerate() {

@@ -58,6 +58,8 @@ pub struct Session {
     pub out: OutBuf,
     /// Bytes of the send that is under way; 0 if none is.
     pub sending_bytes: usize,
+    /// Its last send did not complete at once.
+    pub slow: bool,
     /// Whether the kernel receives for it.
     pub receiving: bool,
     /// Why its input waits.
@@ -87,6 +89,7 @@ impl Session {
             tail: Vec::new(),
             out: OutBuf::default(),
             sending_bytes: 0,
+            slow: false,
             receiving: false,
             stall: Stall::None,
             closing: false,

@@ -316,6 +316,11 @@ impl Core {
                         self.ring_later(core);
                     }
                 }
+                // Redis: no reply; the connection ends with the process.
+                if let Some(session) = self.session_mut(token) {
+                    session.client.close_after_reply = true;
+                }
+                self.complete(token, target, OutBuf::default());
             }
             action => self.ask(token, target, action),
         }

@@ -69,7 +69,6 @@ impl std::error::Error for StartError {}
 pub struct Running {
     node: &'static Node,
     peers: &'static Peers,
-    /// Rings the cores' doorbells from this thread.
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -164,6 +163,11 @@ impl Running {
             }
             let _ = ring.submit(0, Duration::ZERO);
         }
+    }
+
+    /// Whether all cores have stopped.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(std::thread::JoinHandle::is_finished)
     }
 
     /// Waits until all cores have stopped.

@@ -95,6 +95,8 @@ pub enum Event {
         len: usize,
         /// Why not all of it did; 0 if all did.
         errno: i32,
+        /// It did not complete within the call that submitted it: the peer reads slowly.
+        late: bool,
     },
     /// Another core rang.
     Doorbell,
@@ -108,6 +110,8 @@ struct Outgoing {
     buffer: OutBuf,
     len: usize,
     sent: usize,
+    /// System calls made when it was pushed.
+    pushed_at: u64,
     /// Pieces for a gathered send; empty for a plain one.
     pieces: Vec<libc::iovec>,
     header: Box<libc::msghdr>,
@@ -119,8 +123,8 @@ pub struct Ring {
     buffers: Buffers,
     outgoing: Slab<Box<Outgoing>>,
     backlog: Vec<squeue::Entry>,
-    /// Sends pushed since the last submission.
-    sends_pushed: usize,
+    /// Sends pushed since the last submission that should complete within it.
+    prompt_sends: usize,
     /// System calls made.
     enters: u64,
 }
@@ -149,7 +153,7 @@ impl Ring {
             buffers,
             outgoing: Slab::new(),
             backlog: Vec::new(),
-            sends_pushed: 0,
+            prompt_sends: 0,
             enters: 0,
         })
     }
@@ -192,13 +196,16 @@ impl Ring {
     }
 
     /// Sends all of `buffer`; [`Event::Sent`] gives it back. One send per connection at a time.
-    pub fn send(&mut self, token: Token, fd: RawFd, buffer: OutBuf) {
+    /// `prompt`: it will most likely complete within the call that submits it.
+    pub fn send(&mut self, token: Token, fd: RawFd, buffer: OutBuf, prompt: bool) {
         let len = buffer.len();
         // SAFETY: a zeroed `msghdr` is a valid empty one.
         let header = Box::new(unsafe { std::mem::zeroed::<libc::msghdr>() });
+        let pushed_at = self.enters;
         let outgoing =
-            Outgoing { fd, token, buffer, len, sent: 0, pieces: Vec::new(), header };
+            Outgoing { fd, token, buffer, len, sent: 0, pushed_at, pieces: Vec::new(), header };
         let index = self.outgoing.insert(Box::new(outgoing));
+        self.prompt_sends += usize::from(prompt);
         self.push_send(index);
     }
 
@@ -221,7 +228,6 @@ impl Ring {
                 .flags(flags as u32)
                 .build()
         };
-        self.sends_pushed += 1;
         self.push(entry.user_data(user_data));
     }
 
@@ -265,9 +271,9 @@ impl Ring {
         !self.uring.completion().is_empty()
     }
 
-    /// Sends pushed and not yet submitted: they complete within [`submit`](Self::submit).
-    pub fn unsubmitted_sends(&self) -> usize {
-        self.sends_pushed
+    /// Sends not yet submitted that should complete within [`submit`](Self::submit).
+    pub fn prompt_sends(&self) -> usize {
+        self.prompt_sends
     }
 
     /// System calls made so far.
@@ -280,7 +286,7 @@ impl Ring {
     /// # Errors
     /// Only what cannot be answered by trying again.
     pub fn submit(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
-        self.sends_pushed = 0;
+        self.prompt_sends = 0;
         loop {
             let more = !self.backlog.is_empty();
             let want = if more { 0 } else { want };
@@ -345,7 +351,12 @@ impl Ring {
     fn sent(&mut self, index: usize, result: i32, events: &mut Vec<Event>) {
         let Some(outgoing) = self.outgoing.get_mut(index) else { return };
         outgoing.sent += result.max(0) as usize;
-        let errno = if result == 0 { libc::EPIPE } else { -result.min(0) };
+        let errno = match -result {
+            0 => libc::EPIPE,
+            // Nothing of it left, and nothing is wrong.
+            libc::EINTR | libc::EAGAIN => 0,
+            errno => errno.max(0),
+        };
         if errno == 0 && outgoing.sent < outgoing.len {
             return self.push_send(index);
         }
@@ -354,7 +365,8 @@ impl Ring {
             token: outgoing.token,
             buffer: outgoing.buffer,
             len: outgoing.sent,
-            errno: if errno == libc::EINTR { 0 } else { errno },
+            errno,
+            late: self.enters > outgoing.pushed_at + 1,
         });
     }
 

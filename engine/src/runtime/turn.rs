@@ -31,8 +31,11 @@ use crate::units::{CoreId, Ms, ShardId};
 
 /// Longest sleep of a core that has nothing to do.
 const IDLE_SLEEP: Duration = Duration::from_millis(100);
-/// Longest wait for a send that was expected to complete at once.
-const SEND_GRACE: Duration = Duration::from_millis(1);
+/// Longest wait for a send that was expected to complete at once. Not shorter: a timer that is due
+/// before the kernel's next tick costs several microseconds to set.
+const SEND_GRACE: Duration = Duration::from_millis(10);
+/// Longer output may well fill the socket's buffer.
+const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
 /// How long a waking core spins for a borrowed shard before it goes on without.
 const DOOR_SPIN_COUNT: u32 = 200;
 /// Events of one turn are handled in portions, so that a flood of input cannot make a turn long.
@@ -98,6 +101,7 @@ pub struct Core {
     pub(super) waiting: Option<ShardId>,
     /// Requests for the own shard that came while somebody else held it.
     pub(super) own_pending: VecDeque<Box<MailBatch>>,
+    #[expect(clippy::vec_box, reason = "boxes go to and fro: their memory is what is spared")]
     pub(super) spare_mail: Vec<Box<MailBatch>>,
     pub(super) exclusive: VecDeque<Exclusive>,
     pub(super) sliced: VecDeque<Sliced>,
@@ -240,7 +244,7 @@ impl Core {
         }
         // Sends complete within the call and each posts a completion: waiting for one event would
         // return at once and cost a second call. If one does not complete, the grace ends the wait.
-        let sends = self.ring.unsubmitted_sends();
+        let sends = self.ring.prompt_sends();
         let mut timeout = if sends > 0 { SEND_GRACE } else { IDLE_SLEEP };
         if let Some(due) = self.next_deadline() {
             let left = (due.0 - self.now.0).max(0) as u64;
@@ -433,7 +437,9 @@ impl Core {
                     self.inputs.push_back(Input::Bytes(token, buffer, len));
                 }
                 Event::ReceiveEnded { token, errno } => self.receive_ended(token, errno),
-                Event::Sent { token, buffer, len, errno } => self.sent(token, buffer, len, errno),
+                Event::Sent { token, buffer, len, errno, late } => {
+                    self.sent(token, buffer, len, errno, late);
+                }
                 Event::Accepted { listener, result, armed } => {
                     self.accepted(listener, result, armed);
                 }
@@ -579,7 +585,8 @@ impl Core {
                 let buffer = std::mem::take(&mut session.out);
                 session.sending_bytes = buffer.len();
                 let fd = session.fd.as_raw_fd();
-                self.ring.send(token, fd, buffer);
+                let prompt = !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
+                self.ring.send(token, fd, buffer, prompt);
             } else if session.out.is_empty() && session.sending_bytes == 0 {
                 self.close_if_done(token);
             }
@@ -587,10 +594,11 @@ impl Core {
         self.flush = flush;
     }
 
-    fn sent(&mut self, token: Token, mut buffer: OutBuf, len: usize, errno: i32) {
+    fn sent(&mut self, token: Token, mut buffer: OutBuf, len: usize, errno: i32, late: bool) {
         self.stats.net_out_bytes.add(len as u64);
         let Some(session) = self.session_mut(token) else { return };
         session.sending_bytes = 0;
+        session.slow = late;
         if errno != 0 {
             session.out.clear(0);
             return self.close(token, None);

@@ -117,7 +117,7 @@ pub mod access {
     pub fn lfu_touch(access: u32, now: Ms, decay_minutes: u64, factor: u64, random: u64) -> u32 {
         let counter = lfu_counter(access, now, decay_minutes);
         let base = u64::from(counter.saturating_sub(LFU_INIT));
-        let grows = counter < 255 && (random >> 11) % (base * factor + 1) == 0;
+        let grows = counter < 255 && (random >> 11).is_multiple_of(base * factor + 1);
         minutes(now) << 8 | (counter + u32::from(grows))
     }
 }

@@ -28,7 +28,7 @@ impl ExpiryIndex {
     pub fn file(&mut self, position: Position, at: Ms, now: Ms) {
         let left = at.0.saturating_sub(now.0).max(1) as u64;
         // A sixteenth of the time left, as a power of two.
-        let bits = (64 - left.leading_zeros()).saturating_sub(4).max(FINEST_BITS).min(40);
+        let bits = (64 - left.leading_zeros()).saturating_sub(4).clamp(FINEST_BITS, 40);
         let start = at.0 >> bits << bits;
         // A coarse bucket must fire before its first deadline, to be split; a fine one after its
         // last, so that firing finds everything expired.

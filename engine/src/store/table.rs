@@ -551,9 +551,8 @@ impl Table {
                 return None;
             }
             // SAFETY: a taken cell holds a live entry, borrowed with the table.
-            if fingerprint_of(cell) == position.fingerprint()
-                && matches(unsafe { EntryRef::from_raw(entry_of(cell)) })
-            {
+            let entry = unsafe { EntryRef::from_raw(entry_of(cell)) };
+            if fingerprint_of(cell) == position.fingerprint() && matches(entry) {
                 return Some(CellIndex { dir, cell: i });
             }
             i += 1;
@@ -815,7 +814,7 @@ mod tests {
             // Growth past several splits, and removals, while the scan is under way.
             for _ in 0..40 {
                 put(&mut table, churn);
-                if churn % 3 == 0 {
+                if churn.is_multiple_of(3) {
                     let key = (churn - 20).to_le_bytes();
                     if churn > 3_020 && let Some(at) = table.find(xxh3_64(&key), &key) {
                         table.remove(at);

@@ -101,12 +101,14 @@ fn auth_with_the_password_lets_in() {
 #[test]
 fn login_is_not_needed_any_more_once_the_password_is_gone() {
     let mut bare = Bare::new(1, 1);
+    let other = &mut bare.client();
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    let set = bare.call(
-        &mut bare.client(),
-        &[b"CONFIG", b"SET", b"requirepass", b""],
+    assert_eq!(
+        run(&mut bare, client, "PING"),
+        "-NOAUTH Authentication required.\r\n"
     );
+    let set = bare.call(other, &[b"CONFIG", b"SET", b"requirepass", b""]);
     assert_eq!(set, b"+OK\r\n");
     assert_eq!(run(&mut bare, client, "PING"), "+PONG\r\n");
 }

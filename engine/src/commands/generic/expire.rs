@@ -355,7 +355,6 @@ fn show(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::commands::args::OwnedArgs;
     use crate::commands::bare::Bare;
     use crate::units::DbIndex;

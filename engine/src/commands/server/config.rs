@@ -110,7 +110,7 @@ fn config_get(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
 
 /// CONFIG SET name value [name value ...]
 fn config_set(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(CommandError::SYNTAX);
     }
     let words: Vec<&[u8]> = args.iter_from(2).collect();

@@ -393,12 +393,15 @@ fn digest_table(
     };
 }
 
-/// Keys per slice of DEBUG POPULATE.
-const POPULATE_KEYS_PER_SLICE: usize = 64;
+/// Keys looked at per slice of DEBUG POPULATE, and bytes of values made.
+const POPULATE_KEYS_PER_SLICE: u64 = 256;
+const POPULATE_BYTES_PER_SLICE: u64 = 1 << 20;
 
 /// DEBUG POPULATE count [prefix] [size]
 ///
-/// A slice makes the keys from the cursor on as long as they are on a shard that it holds.
+/// Goes over the keys in blocks, and over each block once per shard: a slice makes those keys of
+/// its block that are on the shard it holds. (A slot that moves to a shard which has had its turn
+/// misses what is left of the block; the command is for tests.)
 fn debug_populate(
     ctx: &mut Ctx<'_>,
     args: &Args<'_>,
@@ -416,22 +419,33 @@ fn debug_populate(
     if size.is_some_and(|size| size > ctx.node.config.proto_max_bulk_bytes() as u64) {
         return Err(CommandError::STRING_TOO_LONG);
     }
-    let prefix = args.get(3).unwrap_or(b"key");
-    make_room(ctx)?;
-    for _ in 0..POPULATE_KEYS_PER_SLICE {
-        if state.cursor >= count {
-            state.elements = b"+OK\r\n".to_vec();
-            return Ok(SliceStep::DoneEncoded);
-        }
-        let name = [prefix, b":", state.cursor.to_string().as_bytes()].concat();
-        let key = KeyRef::new(&name);
-        let owner = ctx.node.owners.of(key.slot);
-        state.slot_index = key.slot.index();
-        if ctx.shards.get(owner).is_none() {
+    if state.cursor >= count {
+        state.elements = b"+OK\r\n".to_vec();
+        return Ok(SliceStep::DoneEncoded);
+    }
+    let shard = ShardId(state.total as u16);
+    let slot = SlotId::all().find(|&slot| ctx.node.owners.of(slot) == shard);
+    if let Some(slot) = slot {
+        if ctx.shards.get(shard).is_none() {
+            state.slot_index = slot.index();
             return Ok(SliceStep::More);
         }
-        populate_one(ctx, key, state.cursor, size);
-        state.cursor += 1;
+        make_room(ctx)?;
+    }
+    let affordable = POPULATE_BYTES_PER_SLICE / size.unwrap_or(1).max(1);
+    let block = affordable.clamp(1, POPULATE_KEYS_PER_SLICE);
+    let end = state.cursor.saturating_add(block).min(count);
+    let prefix = args.get(3).unwrap_or(b"key");
+    for n in state.cursor..end {
+        let name = [prefix, b":", n.to_string().as_bytes()].concat();
+        let key = KeyRef::new(&name);
+        if ctx.node.owners.of(key.slot) == shard {
+            populate_one(ctx, key, n, size);
+        }
+    }
+    state.total += 1;
+    if state.total == ctx.node.cores.len() as u64 {
+        (state.total, state.cursor) = (0, end);
     }
     Ok(SliceStep::More)
 }
@@ -598,10 +612,11 @@ mod tests {
         ];
         for words in words {
             let want = format!(
-                "-ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.\r\n",
+                "-ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
                 String::from_utf8_lossy(words[1])
             );
-            assert_eq!(String::from_utf8_lossy(&bare.call(&mut client, words)), want);
+            let got = bare.call(&mut client, words);
+            assert_eq!(String::from_utf8_lossy(&got).trim_end(), want);
         }
         let refused = bare.call(&mut client, &[b"DEBUG", b"SEGFAULT"]);
         assert_eq!(refused, b"-ERR DEBUG SEGFAULT is not available\r\n");

@@ -281,8 +281,8 @@ fn memory_doctor(
     } else {
         if ratio(facts.peak, facts.used) > 1.5 {
             findings.push(
-                "The peak was more than 1.5 times of what is used now; pages of that time may still \
-                 be resident. MEMORY PURGE gives back what is unused.",
+                "The peak was more than 1.5 times of what is used now; pages of that time may be \
+                 resident still. MEMORY PURGE gives back what is unused.",
             );
         }
         if ratio(facts.active, facts.allocated) > 1.1 && facts.active - facts.allocated > 10 << 20 {
@@ -353,7 +353,6 @@ fn memory_help(_ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::commands::bare::Bare;
     use crate::resp::reply::Protocol;
 
