@@ -10,7 +10,9 @@ use std::time::Duration;
 use common::client::{Client, is_closed};
 use common::neighbour::Neighbour;
 use common::process::Process;
-use common::shared::words::escaped;
+use common::shared::calls::Calls;
+use common::shared::reply;
+use common::shared::words::{encoded, escaped, line_of};
 use common::{alone, best_of, eventually};
 
 /// Cores of the servers here: two, so that sessions and keys cross.
@@ -131,12 +133,62 @@ fn inline_calls_are_answered_as_by_redis() {
         "MULTI\r\nNOSUCH\r\nSET k\r\nEXEC\r\nPING\r\n",
     ]);
     compare(&redis, &ours, &lines);
-    let mut binary = vec![
-        b"\xff\xfe\x00rest\r\nPING\r\n".to_vec(),
-        b"GET \x00\r\nPING\r\n".to_vec(),
+    let binary = [
+        b"\xff\xfe rest \x80\r\nPING\r\n".to_vec(),
+        b"*2\r\n$4\r\n\xff\x00\r\n\r\n$3\r\na\x00b\r\nPING\r\n".to_vec(),
+        b"*2\r\n$4\r\nECHO\r\n$4\r\n\r\n\x00\xff\r\n".to_vec(),
     ];
-    binary.push([&b"*2\r\n$4\r\nECHO\r\n$4\r\n"[..], b"\r\n\x00\xff", b"\r\n"].concat());
     compare(&redis, &ours, &binary);
+}
+
+#[test]
+fn zero_byte_in_a_line_does_not_stall_it() {
+    // Redis looks for the end of the line in a C string and waits for ever; we go on.
+    let ours = Process::cordis(CORE_COUNT, &[]);
+    let answer = exchange(&ours, b"PING\x00rest\r\nECHO on\r\n").expect("it answers or closes");
+    assert!(answer.ends_with(b"$2\r\non\r\n"), "{}", escaped(&answer));
+}
+
+#[test]
+fn calls_in_pieces_of_any_size_are_answered_as_by_redis() {
+    let (redis, ours) = (Process::redis(&[]), Process::cordis(CORE_COUNT, &[]));
+    let mut calls = Calls::new(0x9e1ce5);
+    let is_timeless = |words: &Vec<Vec<u8>>| {
+        let name = words[0].to_ascii_lowercase();
+        !name.ends_with(b"ttl") && !name.ends_with(b"expiretime") && name != b"multi"
+    };
+    let words: Vec<_> = (0..3000)
+        .map(|_| calls.next())
+        .filter(is_timeless)
+        .collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|words| encoded(words)).collect();
+    let want = exchange(&redis, &bytes).expect("Redis answers");
+    let mut client = ours.client();
+    let mut writer = client
+        .stream()
+        .try_clone()
+        .expect("a socket has a second handle");
+    let sender = std::thread::spawn(move || {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let longest = *calls.rng().pick(&[1, 3, 20, 1000, 20_000]);
+            let (piece, after) = rest.split_at(rest.len().min(1 + calls.rng().below(longest)));
+            writer.write_all(piece)?;
+            rest = after;
+        }
+        writer.shutdown(Shutdown::Write)
+    });
+    let got = client.read_to_end().expect("ours answers");
+    sender
+        .join()
+        .expect("the sender does not panic")
+        .expect("the server reads it all");
+    let (want, got) = (reply::split(&want), reply::split(&got));
+    let (want, got) = (want.expect("whole replies"), got.expect("whole replies"));
+    assert_eq!(got.len(), want.len(), "a reply for each call");
+    for ((words, want), got) in words.iter().zip(want).zip(got) {
+        assert_eq!(escaped(got), escaped(want), "{}", line_of(words));
+    }
 }
 
 #[test]
@@ -281,6 +333,22 @@ fn slow_reader_of_100_mb_gets_all_and_delays_nobody() {
                 .unwrap_or_else(|e| panic!("reply {reply}: {e}"));
             assert!(got[10..].starts_with(&value[..1000]) && got.len() == VALUE_BYTES + 12);
         }
+    });
+}
+
+#[test]
+fn value_of_64_mb_in_and_out_delays_nobody() {
+    let ours = Process::cordis(CORE_COUNT, &[]);
+    let value = vec![b'v'; 64 << 20];
+    attack(&ours, || {
+        let mut client = ours.client();
+        let set = client.try_call(&[&b"SET"[..], b"huge", &value]);
+        assert_eq!(set.expect("the server reads"), b"+OK\r\n");
+        let got = client
+            .try_call(&["GET", "huge"])
+            .expect("the server answers");
+        assert!(got.len() == value.len() + 13 && got[11..].starts_with(&value));
+        assert_eq!(client.call("DEL huge"), b":1\r\n");
     });
 }
 

@@ -1,4 +1,5 @@
 //! What a server costs when little happens, and how it ends.
+#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
 
 mod common;
 

@@ -450,25 +450,22 @@ impl<'a> Ctx<'a> {
         let access = self.new_access();
         let at = self.find(db, key);
         let shard = self.shards.of_slot(self.node, key.slot);
-        let (needs_new, old_len) = match at {
-            None => (true, 0),
-            Some(at) => match shard.entry(db, key.slot, at).value() {
-                Value::Int(_) => (true, 0),
-                Value::Inline { bytes, .. } => (bytes.len() < len, bytes.len()),
-                Value::Big(data) => (false, data.len()),
-            },
-        };
+        let needs_new = at.is_none_or(|at| match shard.entry(db, key.slot, at).value() {
+            Value::Int(_) => true,
+            Value::Inline { bytes, .. } => bytes.len() < len,
+            Value::Big(_) => false,
+        });
         if needs_new {
-            let mut bytes = Vec::with_capacity(len.max(old_len));
-            let mut deadline = None;
-            if let Some(at) = at {
-                let entry = shard.entry(db, key.slot, at);
-                bytes.extend_from_slice(&entry.value().bytes());
-                deadline = entry.expires_at();
-            }
-            if bytes.len() < len {
-                bytes.resize(len, 0);
-            }
+            let (old, deadline) = match at {
+                Some(at) => {
+                    let entry = shard.entry(db, key.slot, at);
+                    (entry.value().bytes(), entry.expires_at())
+                }
+                None => (StrBytes::Stored(b""), None),
+            };
+            // Zeroed by the allocator: pages of a long string are not touched before they are used.
+            let mut bytes = vec![0; len.max(old.len())];
+            bytes[..old.len()].copy_from_slice(&old);
             let entry = if bytes.len() <= INLINE_BYTES_MAX {
                 let payload = Payload::Inline { bytes: &bytes, raw: true };
                 EntryBox::new(key.bytes, deadline, access, payload)

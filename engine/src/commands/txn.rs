@@ -4,8 +4,8 @@
 //! ends. EXEC holds the shards of every queued call and of every watched key (`Route::Queued`), so
 //! its calls run as plain code with nothing in between, and their effects are one journal unit.
 //!
-//! A transaction cannot ask other cores, because it holds doors: inside of it, CLIENT LIST and KILL
-//! are exact about the own connection (`ID` or `ADDR` of it) and an error for all others.
+//! A transaction cannot ask other cores, because it holds doors: inside of it, CLIENT LIST, KILL and
+//! UNBLOCK are exact about the own connection (by its `ID` or `ADDR`) and an error for all others.
 
 use crate::commands::args::Args;
 use crate::commands::connection::act_alone;

@@ -1,9 +1,9 @@
 //! Delays that operators should know of: the last samples of each kind of event that took
 //! `latency-monitor-threshold` milliseconds or more.
 //!
-//! All samples are behind one mutex. It is taken when something took long, once per event and
-//! second at most for what it is worth, and by LATENCY commands; never on the road of a fast call.
-//! The caller compares with the threshold first, which is one relaxed load.
+//! All samples are behind one mutex. It is taken after something has taken milliseconds already, for
+//! a few instructions, and by LATENCY commands; never on the road of a fast call. The caller compares
+//! with the threshold first, which is one relaxed load.
 //!
 //! Any thread may enter.
 

@@ -205,7 +205,7 @@ impl CommandError {
         Self::fixed("ERR client-id should be greater than 0");
     /// A transaction runs with shards held: other cores cannot be asked about their clients.
     pub const OTHER_CLIENTS_IN_EXEC: Self =
-        Self::fixed("ERR other clients cannot be listed or killed inside a transaction");
+        Self::fixed("ERR other clients cannot be reached inside a transaction");
     /// MULTI within MULTI.
     pub const NESTED_MULTI: Self = Self::fixed("ERR MULTI calls can not be nested");
     /// EXEC without MULTI.

@@ -2,8 +2,10 @@
 //! Each job is stepped by the turn within a budget of its own.
 
 use crate::net::session::Stall;
+use crate::observe::latency::Event;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::Core;
+use crate::slots::hash::slot_of;
 use crate::sys::malloc;
 use crate::units::{DATABASES_MAX, DbIndex, Ms, SLOT_COUNT, ShardId, SlotId};
 
@@ -114,6 +116,8 @@ impl Core {
                 break;
             }
         }
+        let ns = self.clock.ns_between(begun, self.clock.ticks());
+        self.node.note_delay(Event::ExpireCycle, ns, self.now);
         let due = if active { shard.next_due() } else { Ms(i64::MAX) };
         let soonest = Ms(self.now.0 + EXPIRE_EVERY_MS);
         let latest = Ms(self.now.0 + IDLE_EVERY_MS);
@@ -243,6 +247,8 @@ impl Core {
         invariant!(slot.index() < SLOT_COUNT && from != to, "a slot moves to another shard");
         for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
             let source = self.held[from.index()].as_mut().expect("both doors are held");
+            // Watches of its keys do not move along: their transactions lose, and are tried again.
+            source.watches.touch_where(db, |key| slot_of(key) == slot);
             let Some(part) = source.take_slot(db, slot) else { continue };
             let target = self.held[to.index()].as_mut().expect("both doors are held");
             target.put_slot(db, slot, part);

@@ -12,7 +12,6 @@ use crate::net::session::Stall;
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
 use crate::runtime::peers::Letter;
-use crate::runtime::requests::slow_ns;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::{Alarm, Core};
 use crate::shard::batch::Target;
@@ -182,7 +181,7 @@ impl Core {
             ctx.clock.end_unit();
         }
         let ns = self.count_exclusive(call.command, begun);
-        if ns >= slow_ns(self.node) {
+        if ns >= self.node.slow_ns() {
             let client = &self.sessions[index].client;
             self.node.note_slow(call.command, &args, ns, self.now, client);
         }
@@ -287,7 +286,7 @@ impl Core {
             }
         }
         self.stats.note_call(call.command, call.ns, self.node.config.latency_tracking());
-        if call.ns >= slow_ns(self.node) {
+        if call.ns >= self.node.slow_ns() {
             let client = &self.sessions[call.token.index as usize].client;
             let args = call.words.args();
             self.node.note_slow(call.command, &args, call.ns, self.now, client);
@@ -412,8 +411,13 @@ impl Core {
         let mut out = OutBuf::default();
         let mut reply = Reply::new(&mut out, session.client.protocol);
         match ask.action {
-            SessionAction::ListClients(_) => {
-                ask.lines.sort_by_key(|line| client_id(line));
+            SessionAction::ListClients(filter) => {
+                // Redis: in the order of the ids asked for, else as they connected.
+                let asked = filter.ids.as_deref().unwrap_or_default();
+                ask.lines.sort_by_key(|line| {
+                    let id = client_id(line);
+                    (asked.iter().position(|&a| a == id), id)
+                });
                 let mut text = ask.lines.join("\n");
                 if !text.is_empty() {
                     text.push('\n');

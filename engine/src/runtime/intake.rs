@@ -4,7 +4,7 @@
 use crate::commands::args::Args;
 use crate::commands::dispatch::{self, Plan};
 use crate::commands::session_ctx::SessionCtx;
-use crate::commands::spec::{Flags, Handler};
+use crate::commands::spec::Handler;
 use crate::commands::table::Command;
 use crate::net::client::ReplyMode;
 use crate::net::session::{Stall, TAIL_STALL_BYTES};
@@ -211,21 +211,21 @@ impl Core {
         let session = &mut self.sessions[index as usize];
         let client = &mut session.client;
         client.last_at = self.now;
-        let command = match dispatch::resolve(&args)
-            .and_then(|command| dispatch::gate(command, client).map(|()| command))
-        {
+        let command = match dispatch::admit(&args, client, self.node) {
             Ok(command) => command,
             Err(error) => {
-                if let Some(multi) = &mut client.multi {
-                    multi.aborted = true;
-                }
                 self.refuse(index, &error);
                 return Flow::Go;
             }
         };
         client.last_command = Some(command);
         let (pause, until) = self.node.pause(self.now);
-        if pause != Pause::Off && is_paused(pause, command, client.multi.is_some()) {
+        let held_back = match pause {
+            Pause::Off => false,
+            Pause::Write => dispatch::may_write(command, client),
+            Pause::All => true,
+        };
+        if held_back {
             session.stall = Stall::Paused(until);
             let token = Token { index, generation: session.generation };
             // The call is parsed again when the pause ends.
@@ -233,7 +233,9 @@ impl Core {
             return Flow::Hold;
         }
         if client.multi.is_some() && dispatch::is_queued_in_multi(command) {
-            return self.queue(index, command, chunk, base);
+            dispatch::queue(command, &args, client);
+            self.reply_now(index, |reply| reply.simple("QUEUED"));
+            return Flow::Go;
         }
         let mut plan = dispatch::plan(
             command,
@@ -293,28 +295,6 @@ impl Core {
         }
     }
 
-    fn queue(
-        &mut self,
-        index: u32,
-        command: &'static Command,
-        chunk: u32,
-        base: usize,
-    ) -> Flow {
-        let refused = command.spec.flags.contains(Flags::NO_MULTI);
-        let bytes = self.round.chunks[chunk as usize].bytes(&self.ring);
-        let args = Args::new(bytes, &self.round.ranges[base..]);
-        let session = &mut self.sessions[index as usize];
-        let multi = session.client.multi.as_mut().expect("only called within a transaction");
-        if refused {
-            multi.aborted = true;
-            self.refuse(index, &CommandError::NOT_IN_MULTI);
-        } else {
-            multi.queued.push((command, args.to_owned()));
-            self.reply_now(index, |reply| reply.simple("QUEUED"));
-        }
-        Flow::Go
-    }
-
     /// Runs a call that concerns the session only.
     fn session_call(
         &mut self,
@@ -355,14 +335,15 @@ impl Core {
         }
         // CLIENT REPLY ON is answered, OFF and SKIP are not.
         let mode = session.client.reply_mode;
-        let was_off = silent && mode == ReplyMode::On && command.spec.name == "client|reply";
+        let was_off = silent && mode == ReplyMode::On && 
+            matches!(command.spec.name, "client|reply" | "reset");
         if mode != ReplyMode::On || (silent && !was_off) {
             out.truncate(from);
         }
         let to = out.mark();
         let ns = self.clock.ns_between(begun, self.clock.ticks());
         self.stats.note_call(command, ns, self.node.config.latency_tracking());
-        if ns >= super::requests::slow_ns(self.node) {
+        if ns >= self.node.slow_ns() {
             self.node.note_slow(command, &args, ns, self.now, &session.client);
         }
         if let Some(action) = action {
@@ -413,9 +394,3 @@ impl Core {
     }
 }
 
-fn is_paused(pause: Pause, command: &Command, in_multi: bool) -> bool {
-    let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
-    pause == Pause::All
-        || (command.spec.flags.intersects(writes) && !in_multi)
-        || command.spec.name == "exec"
-}

@@ -163,7 +163,7 @@ impl Core {
             logical: &mut self.logical,
             now: self.now,
         };
-        let slow_ns = slow_ns(self.node);
+        let slow_ns = self.node.slow_ns();
         let mut ticks = self.clock.ticks();
         let mut moved = Vec::new();
         for (i, (request, origin)) in requests.iter().zip(&origins).enumerate() {
@@ -345,7 +345,7 @@ impl Core {
     /// Puts the replies of a batch of this core's own requests where they belong.
     pub(super) fn deliver_replies(&mut self, mut batch: Box<MailBatch>) {
         let mut from = (0, 0);
-        let slow_ns = slow_ns(self.node);
+        let slow_ns = self.node.slow_ns();
         for i in 0..batch.ends.len() {
             let (to, ran) = batch.ends[i];
             let origin = batch.origins[i];
@@ -417,10 +417,4 @@ impl Core {
             ring.receive(token, session.fd.as_raw_fd());
         }
     }
-}
-
-/// From how many nanoseconds on a call is slow.
-pub(super) fn slow_ns(node: &crate::node::Node) -> u64 {
-    let us = node.config.slowlog_slower_than_us();
-    u64::try_from(us).map_or(u64::MAX, |us| us.saturating_mul(1000))
 }

@@ -1,8 +1,9 @@
 //! How long turns take, and which step made one long.
 
-use crate::metrics::histogram::Histogram;
-use crate::node::CoreStats;
+use crate::node::{CoreStats, Node};
+use crate::observe::latency::Event;
 use crate::runtime::clock::Clock;
+use crate::units::Ms;
 
 /// Turns longer than this are named in the log.
 const LONG_TURN_NS: u64 = 50_000_000;
@@ -58,17 +59,15 @@ impl StepTimer {
 
     /// The turn ends: counts it, and names its longest step if it overran.
     #[inline]
-    pub fn turn_ended(&mut self, stats: &CoreStats) {
+    pub fn turn_ended(&mut self, stats: &CoreStats, node: &Node, now: Ms) {
         let ns = self.clock.ns_between(self.begun, self.last);
-        record(&stats.turns, ns);
+        stats.turns.record(ns);
+        if ns >= node.delay_ns() {
+            node.note_delay(Event::Turn, ns, now);
+        }
         if ns > LONG_TURN_NS {
             let longest = (0..STEP_COUNT).max_by_key(|&i| self.steps[i]).unwrap_or(0);
             tracing::warn!(turn_us = ns / 1000, step = STEP_NAMES[longest], "a long turn");
         }
     }
-}
-
-#[inline]
-fn record(turns: &Histogram, ns: u64) {
-    turns.record(ns);
 }

@@ -223,7 +223,7 @@ impl Core {
         self.release_doors();
         self.ring_bells();
         self.timer.end(Step::Flush);
-        self.timer.turn_ended(self.stats);
+        self.timer.turn_ended(self.stats, self.node, self.now);
         if self.stopping && self.is_drained() {
             self.ring.submit(0, Duration::ZERO)?;
             return Ok(false);

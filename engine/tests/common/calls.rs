@@ -69,7 +69,7 @@ const GENERIC: &[&str] = &[
     "RENAME/RENAMENX %k %k",
     "COPY %k %k -/DB_%d -/REPLACE",
     "MOVE %k %d",
-    "OBJECT ENCODING/REFCOUNT %k",
+    "OBJECT ENCODING %k",
     "SELECT %d",
     "SWAPDB %d %d",
     "DBSIZE",
