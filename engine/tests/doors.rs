@@ -36,7 +36,7 @@ use rng::{Rng, seed_or};
 /// More than most machines that test have processors, so that holders get preempted.
 const CORE_COUNT: usize = 4;
 /// Requests and calls of one core.
-const WORK_COUNT: usize = 40_000;
+const WORK_COUNT: usize = 15_000;
 /// Small, so that mailboxes are full now and then.
 const MAIL_COUNT: usize = 4;
 /// A machine that takes longer has stopped.
@@ -60,12 +60,16 @@ struct Shard {
     last: [u64; CORE_COUNT],
     ran_count: u64,
     balance: i64,
-    inboxes: Vec<Receiver<Request>>,
+    inboxes: Inboxes,
 }
 
 impl Shard {
     fn run(&mut self, from: usize, request: &Request) {
-        assert_eq!(request.number, self.last[from] + 1, "core {from}: out of order");
+        assert_eq!(
+            request.number,
+            self.last[from] + 1,
+            "core {from}: out of order"
+        );
         self.last[from] = request.number;
         self.ran_count += 1;
         self.balance += request.amount;
@@ -85,7 +89,10 @@ impl Machine {
     /// Wakes a core for which something was put down.
     fn notify(&self, core: usize) {
         if self.sleep[core].needs_doorbell() {
-            self.threads[core].get().expect("who sleeps has started").unpark();
+            self.threads[core]
+                .get()
+                .expect("who sleeps has started")
+                .unpark();
         }
     }
 
@@ -108,6 +115,10 @@ struct Post {
     answers: Receiver<Replies>,
 }
 
+/// By core; none to itself.
+type Posts = Vec<Option<Post>>;
+/// By core.
+type Inboxes = Vec<Receiver<Request>>;
 /// Number of things that a core did on each shard, and the sum of their amounts.
 type Sent = ([u64; CORE_COUNT], i64);
 
@@ -115,7 +126,7 @@ struct Core<'m> {
     me: usize,
     rng: Rng,
     machine: &'m Machine,
-    posts: Vec<Option<Post>>,
+    posts: Posts,
     held: Vec<Option<Held<'m, Shard>>>,
     /// Number of the last thing sent, by shard.
     sent: [u64; CORE_COUNT],
@@ -190,7 +201,9 @@ impl<'m> Core<'m> {
 
     /// Runs what others mailed to this core's shard.
     fn run_own_mail(&mut self) {
-        let Some(held) = &mut self.held[self.me] else { return };
+        let Some(held) = &mut self.held[self.me] else {
+            return;
+        };
         for from in 0..CORE_COUNT {
             while let Some(request) = held.inboxes[from].try_recv() {
                 held.run(from, &request);
@@ -207,14 +220,18 @@ impl<'m> Core<'m> {
         self.work_left -= 1;
         if self.rng.percent(10) {
             let all = self.rng.percent(30);
-            let doors = (0..CORE_COUNT).filter(|_| all || self.rng.percent(60)).collect();
+            let doors = (0..CORE_COUNT)
+                .filter(|_| all || self.rng.percent(60))
+                .collect();
             self.call = Some(doors);
             return;
         }
         let to = self.rng.below(CORE_COUNT);
         let amount = self.rng.below(100) as i64;
         if self.held[to].is_some() || to == self.me {
-            let Some(mut held) = self.held[to].take() else { return };
+            let Some(mut held) = self.held[to].take() else {
+                return;
+            };
             self.amount += amount;
             self.run_through(to, &mut held, amount);
             self.held[to] = Some(held);
@@ -232,7 +249,10 @@ impl<'m> Core<'m> {
     fn mail(&mut self, to: usize, amount: i64) {
         self.sent[to] += 1;
         self.under_way[to] += 1;
-        self.late[to].push_back(Request { number: self.sent[to], amount });
+        self.late[to].push_back(Request {
+            number: self.sent[to],
+            amount,
+        });
         if self.rng.percent(50) {
             self.send_late();
         }
@@ -249,12 +269,20 @@ impl<'m> Core<'m> {
             self.under_way[to] -= 1;
         }
         self.sent[to] += 1;
-        held.run(self.me, &Request { number: self.sent[to], amount });
+        held.run(
+            self.me,
+            &Request {
+                number: self.sent[to],
+                amount,
+            },
+        );
     }
 
     /// Runs the call that waits, if its doors can be had.
     fn run_call(&mut self) {
-        let Some(doors) = self.call.take() else { return };
+        let Some(doors) = self.call.take() else {
+            return;
+        };
         if self.waiting.is_some() && self.rng.percent(5) {
             return self.abandon_call();
         }
@@ -271,7 +299,9 @@ impl<'m> Core<'m> {
         }
         let sum = self.shards(&doors).map(|shard| shard.balance).sum::<i64>();
         for (index, &door) in doors.iter().enumerate() {
-            let Some(mut held) = self.held[door].take() else { continue };
+            let Some(mut held) = self.held[door].take() else {
+                continue;
+            };
             let before = held.balance;
             // Everything goes to the first one.
             self.run_through(door, &mut held, 0);
@@ -289,7 +319,10 @@ impl<'m> Core<'m> {
     /// The client of the call has gone.
     fn abandon_call(&mut self) {
         // It may wait for its own door, and have got it at the beginning of the turn.
-        if let Some(door) = self.waiting.take().filter(|&door| self.held[door].is_none())
+        if let Some(door) = self
+            .waiting
+            .take()
+            .filter(|&door| self.held[door].is_none())
             && let Some(held) = self.machine.shards[door].stop_waiting(self.id())
         {
             self.machine.release(held);
@@ -299,7 +332,9 @@ impl<'m> Core<'m> {
 
     fn let_go_of_foreign(&mut self) {
         let me = self.me;
-        (0..CORE_COUNT).filter(|&index| index != me).for_each(|index| self.let_go(index));
+        (0..CORE_COUNT)
+            .filter(|&index| index != me)
+            .for_each(|index| self.let_go(index));
     }
 
     /// Mails what is late, requests and replies.
@@ -361,8 +396,14 @@ impl<'m> Core<'m> {
     fn has_mail(&mut self) -> bool {
         let (id, shards) = (self.id(), &self.machine.shards);
         self.machine.is_done()
-            || self.posts.iter().flatten().any(|post| !post.answers.is_empty())
-            || self.waiting.is_some_and(|door| shards[door].door.is_granted_to(id))
+            || self
+                .posts
+                .iter()
+                .flatten()
+                .any(|post| !post.answers.is_empty())
+            || self
+                .waiting
+                .is_some_and(|door| shards[door].door.is_granted_to(id))
             || self.has_own_mail()
     }
 
@@ -383,9 +424,9 @@ impl<'m> Core<'m> {
 }
 
 /// Mailboxes between all cores: each core's posts, and the inboxes behind each door.
-fn connect() -> (Vec<Vec<Option<Post>>>, Vec<Vec<Receiver<Request>>>) {
-    let mut posts: Vec<Vec<Option<Post>>> = Vec::new();
-    let mut inboxes: Vec<Vec<_>> = (0..CORE_COUNT).map(|_| Vec::new()).collect();
+fn connect() -> (Vec<Posts>, Vec<Inboxes>) {
+    let mut posts: Vec<Posts> = Vec::new();
+    let mut inboxes: Vec<Inboxes> = (0..CORE_COUNT).map(|_| Vec::new()).collect();
     let mut answers: Vec<Vec<_>> = (0..CORE_COUNT).map(|_| Vec::new()).collect();
     let mut ways = Vec::new();
     for from in 0..CORE_COUNT {
@@ -399,16 +440,27 @@ fn connect() -> (Vec<Vec<Option<Post>>>, Vec<Vec<Receiver<Request>>>) {
         posts.push(Vec::new());
     }
     for (from, to, requests, replies) in ways {
-        let answers = answers[from][to].take().expect("one way there, one way back");
-        posts[from].push((from != to).then_some(Post { requests, replies, answers }));
+        let answers = answers[from][to]
+            .take()
+            .expect("one way there, one way back");
+        posts[from].push((from != to).then_some(Post {
+            requests,
+            replies,
+            answers,
+        }));
     }
     (posts, inboxes)
 }
 
-fn machine(inboxes: Vec<Vec<Receiver<Request>>>) -> Arc<Machine> {
+fn machine(inboxes: Vec<Inboxes>) -> Arc<Machine> {
     let shard = |(id, inboxes)| {
         let last = [0; CORE_COUNT];
-        let shard = Shard { last, ran_count: 0, balance: 0, inboxes };
+        let shard = Shard {
+            last,
+            ran_count: 0,
+            balance: 0,
+            inboxes,
+        };
         Guarded::new(CoreId(id as u16), shard)
     };
     Arc::new(Machine {
@@ -420,7 +472,7 @@ fn machine(inboxes: Vec<Vec<Receiver<Request>>>) -> Arc<Machine> {
 }
 
 /// Runs a machine to its end; returns what each core sent to each shard.
-fn run(seed: u64, machine: &Arc<Machine>, posts: Vec<Vec<Option<Post>>>) -> Vec<Sent> {
+fn run(seed: u64, machine: &Arc<Machine>, posts: Vec<Posts>) -> Vec<Sent> {
     let (ended, ends) = mpsc::channel();
     for (me, posts) in posts.into_iter().enumerate() {
         let (machine, ended) = (Arc::clone(machine), ended.clone());
@@ -463,14 +515,24 @@ fn check(seed: u64) {
     let sent = run(seed, &machine, posts);
     let mut balance = 0;
     for (index, guarded) in machine.shards.iter().enumerate() {
-        let held = guarded.try_take(CoreId(0)).expect("nobody is left behind a door");
+        let held = guarded
+            .try_take(CoreId(0))
+            .expect("nobody is left behind a door");
         let want: Vec<u64> = sent.iter().map(|(by_shard, _)| by_shard[index]).collect();
         assert_eq!(held.last[..], want, "seed {seed:#x}, shard {index}");
-        assert_eq!(held.ran_count, want.iter().sum::<u64>(), "seed {seed:#x}, shard {index}");
+        assert_eq!(
+            held.ran_count,
+            want.iter().sum::<u64>(),
+            "seed {seed:#x}, shard {index}"
+        );
         balance += held.balance;
         assert_eq!(held.release(), None);
     }
-    assert_eq!(balance, sent.iter().map(|(_, amount)| amount).sum::<i64>(), "seed {seed:#x}");
+    assert_eq!(
+        balance,
+        sent.iter().map(|(_, amount)| amount).sum::<i64>(),
+        "seed {seed:#x}"
+    );
 }
 
 #[test]

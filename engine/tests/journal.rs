@@ -1,7 +1,10 @@
 //! Replays journals: what a random run has left in the journals of its shards must build the same
 //! data anew, wherever and whenever it is replayed. Prints the seed of a run that fails; `SEED`
 //! replays it, `ROUNDS` runs more of them.
-#![allow(clippy::print_stderr, reason = "the runner of the tests shows it with a failure")]
+#![allow(
+    clippy::print_stderr,
+    reason = "the runner of the tests shows it with a failure"
+)]
 
 mod common;
 

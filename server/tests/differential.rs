@@ -3,8 +3,14 @@
 //!
 //! A difference is shrunk to the shortest sequence that still shows it. `SEED` replays a run (with
 //! `ROUNDS` more after it); without it, runs go on for `ROUND_SECONDS` (20) per test.
-#![allow(clippy::print_stderr, reason = "the runner of the tests shows it with a failure")]
-#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
+#![allow(
+    clippy::print_stderr,
+    reason = "the runner of the tests shows it with a failure"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests of processes live in real time"
+)]
 
 mod common;
 

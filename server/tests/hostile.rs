@@ -61,7 +61,7 @@ fn inputs(lines: &[&str]) -> Vec<Vec<u8>> {
 /// Bytes that break the protocol, each followed by a PING that shows whether the server goes on.
 fn protocol_errors() -> Vec<Vec<u8>> {
     let broken = [
-        "*1048577\r\n",
+        // Redis counts to 2^31; ours stops at 2^20 words, see the unit tests of the parser.
         "*9999999999\r\n",
         "*99999999999999999999\r\n",
         "*abc\r\n",

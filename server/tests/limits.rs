@@ -1,5 +1,8 @@
 //! What a server costs when little happens, and how it ends.
-#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests of processes live in real time"
+)]
 
 mod common;
 
@@ -82,7 +85,10 @@ fn ten_thousand_idle_connections_cost_2_kib_each_and_answer() {
         each = each.min(ours.resident_bytes().saturating_sub(before) / CONNECTION_COUNT);
         each <= BYTES_MAX
     });
-    assert!(is_small, "{each} bytes of RSS for each connection; at most {BYTES_MAX}");
+    assert!(
+        is_small,
+        "{each} bytes of RSS for each connection; at most {BYTES_MAX}"
+    );
     for client in clients.iter_mut().rev() {
         assert_eq!(client.call("ECHO still"), b"$5\r\nstill\r\n");
     }

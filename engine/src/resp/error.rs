@@ -233,7 +233,8 @@ impl CommandError {
         Self(Cow::Owned(text))
     }
 
-    /// The line as it goes on the wire, without `-` and line end.
+    /// The line, without `-` and line end. Each character is one byte of the wire: what a client sent
+    /// is quoted as it came, whether it is UTF-8 or not.
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -263,9 +264,9 @@ impl CommandError {
             }
             let room = 128 - beginning.len();
             let shown = &arg[..arg.len().min(room)];
-            beginning.push_str(&format!("'{}' ", String::from_utf8_lossy(shown)));
+            beginning.push_str(&format!("'{}' ", quoted(shown)));
         }
-        let name = String::from_utf8_lossy(&name[..name.len().min(128)]);
+        let name = quoted(&name[..name.len().min(128)]);
         Self::owned(format!(
             "ERR unknown command '{name}', with args beginning with: {beginning}"
         ))
@@ -273,7 +274,7 @@ impl CommandError {
 
     /// A subcommand that does not exist. `container` as the spec has it.
     pub fn unknown_subcommand(sub: &[u8], container: &str) -> Self {
-        let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]);
+        let sub = quoted(&sub[..sub.len().min(128)]);
         Self::owned(format!(
             "ERR unknown subcommand '{sub}'. Try {} HELP.",
             container.to_ascii_uppercase()
@@ -282,7 +283,7 @@ impl CommandError {
 
     /// An option that EXPIRE and its kin do not know.
     pub fn unsupported_option(option: &[u8]) -> Self {
-        Self::owned(format!("ERR Unsupported option {}", String::from_utf8_lossy(option)))
+        Self::owned(format!("ERR Unsupported option {}", quoted(option)))
     }
 
     /// A number that is no slot.
@@ -297,13 +298,13 @@ impl CommandError {
 
     /// SLOTSCHECK: a key that one structure has and another has not.
     pub fn slots_check(step: u8, key: &[u8]) -> Self {
-        Self::owned(format!("ERR step {step}, miss = '{}'", String::from_utf8_lossy(key)))
+        Self::owned(format!("ERR step {step}, miss = '{}'", quoted(key)))
     }
 
     /// A subcommand that does not exist or has a wrong number of words, of commands that parse their
     /// subcommands themselves. `container` as Redis spells it.
     pub fn subcommand_syntax(sub: &[u8], container: &str) -> Self {
-        let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]);
+        let sub = quoted(&sub[..sub.len().min(128)]);
         Self::owned(format!(
             "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {container} HELP."
         ))
@@ -316,7 +317,7 @@ impl CommandError {
 
     /// The text that DEBUG ERROR was asked for.
     pub fn as_asked(text: &[u8]) -> Self {
-        Self::owned(String::from_utf8_lossy(text).into_owned())
+        Self::owned(quoted(text))
     }
 
     /// Why settings were not changed or written.
@@ -332,23 +333,23 @@ impl CommandError {
 
     /// HELLO: an option that does not exist, or lacks its words.
     pub fn hello_option(option: &[u8]) -> Self {
-        let option = String::from_utf8_lossy(option);
+        let option = quoted(option);
         Self::owned(format!("ERR Syntax error in HELLO option '{option}'"))
     }
 
     /// CLIENT LIST and KILL: a type of clients that does not exist.
     pub fn unknown_client_type(kind: &[u8]) -> Self {
-        Self::owned(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(kind)))
+        Self::owned(format!("ERR Unknown client type '{}'", quoted(kind)))
     }
 
     /// A user who does not exist.
     pub fn no_such_user(user: &[u8]) -> Self {
-        Self::owned(format!("ERR No such user '{}'", String::from_utf8_lossy(user)))
+        Self::owned(format!("ERR No such user '{}'", quoted(user)))
     }
 
     /// LATENCY GRAPH of an event that never was.
     pub fn no_samples(event: &[u8]) -> Self {
-        let event = String::from_utf8_lossy(event);
+        let event = quoted(event);
         Self::owned(format!("ERR No samples available for event '{event}'"))
     }
 
@@ -357,3 +358,9 @@ impl CommandError {
         Self::owned(format!("ERR invalid expire time in '{name}' command"))
     }
 }
+/// What a client sent, to be quoted: up to its first zero byte, as Redis' format strings do, and one
+/// character a byte (see [`CommandError::text`]).
+fn quoted(bytes: &[u8]) -> String {
+    bytes.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
+}
+

@@ -158,12 +158,11 @@ impl<'a> Reply<'a> {
     pub fn error(&mut self, error: &CommandError) {
         self.out.extend(b"-");
         // An error may quote what a client sent; a line end in it would break the framing.
-        let text = error.text().as_bytes();
-        let start = self.out.bytes.len();
-        self.out.extend(text);
-        for byte in &mut self.out.bytes[start..] {
-            if *byte == b'\r' || *byte == b'\n' {
-                *byte = b' ';
+        for c in error.text().chars() {
+            match u8::try_from(c) {
+                Ok(b'\r' | b'\n') => self.out.bytes.push(b' '),
+                Ok(byte) => self.out.bytes.push(byte),
+                Err(_) => self.out.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         self.out.extend(b"\r\n");

@@ -133,18 +133,17 @@ impl Core {
     fn parse(&mut self, index: u32, chunk: Chunk) {
         let number = self.round.chunks.len() as u32;
         self.round.chunks.push(chunk);
-        let limits = Limits {
-            word_bytes_max: self.node.config.proto_max_bulk_bytes(),
-            authenticated: self.sessions[index as usize].client.authenticated,
-        };
+        let word_bytes_max = self.node.config.proto_max_bulk_bytes();
         let mut at = 0;
         loop {
             let base = self.round.ranges.len();
             let bytes = self.round.chunks[number as usize].bytes(&self.ring);
             let session = &mut self.sessions[index as usize];
-            if at >= bytes.len() {
+            if at >= bytes.len() || session.closing {
                 break;
             }
+            // Asked for each call: AUTH may have come before it.
+            let limits = Limits { word_bytes_max, authenticated: session.client.authenticated };
             match session.parser.next(bytes, at, limits, &mut self.round.ranges) {
                 Parsed::Call(next) => match self.call(index, number, base) {
                     Flow::Go => at = next,
@@ -213,6 +212,11 @@ impl Core {
         client.last_at = self.now;
         let command = match dispatch::admit(&args, client, self.node) {
             Ok(command) => command,
+            Err(_) if is_http(args.at(0)) => {
+                let token = Token { index, generation: session.generation };
+                self.close(token, Some("it speaks HTTP: a browser was made to attack this server"));
+                return Flow::Stop;
+            }
             Err(error) => {
                 self.refuse(index, &error);
                 return Flow::Go;
@@ -394,3 +398,8 @@ impl Core {
     }
 }
 
+/// Whether a call is a line of an HTTP request, sent by a browser that a web page misuses to reach a
+/// server behind a firewall.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}

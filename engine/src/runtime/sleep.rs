@@ -90,6 +90,9 @@ mod tests {
         }
         flag.prepare();
         flag.awake();
-        assert!(!flag.needs_doorbell(), "the core found something and stayed awake");
+        assert!(
+            !flag.needs_doorbell(),
+            "the core found something and stayed awake"
+        );
     }
 }

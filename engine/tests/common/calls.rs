@@ -62,7 +62,7 @@ const GENERIC: &[&str] = &[
     "PEXPIRE %k %p -/NX/XX/GT/LT",
     "EXPIREAT %k %a -/NX/XX/GT/LT",
     "PEXPIREAT %k %A -/NX/XX/GT/LT/NX_GT",
-    "EXPIREAT/PEXPIREAT/EXPIRE %k %z -/NX/XX/GT/LT",
+    "EXPIREAT/PEXPIREAT %k %z -/NX/XX/GT/LT",
     "EXPIRE/PEXPIRE/EXPIREAT %k %h",
     "TTL/PTTL/EXPIRETIME/PEXPIRETIME %k",
     "PERSIST %k",

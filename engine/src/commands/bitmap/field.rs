@@ -251,9 +251,9 @@ fn write_fields(
     let key = ctx.key(args.at(1));
     let old_len = ctx.write_string(key)?.map(Value::byte_len);
     let bytes = ctx.edit_string(key, len);
-    // Redis: a string that has only grown, because every write failed, is no change there. It is
-    // journalled here: a follower has to grow it as well.
-    let mut changed = old_len.is_none_or(|old_len| old_len < len);
+    // Redis: a string that has only grown, because every write failed, is no change.
+    let grew = old_len.is_none_or(|old_len| old_len < len);
+    let mut changed = false;
     reply.array(operations.len());
     for Operation { field, action } in operations {
         let old = field.read(bytes);
@@ -271,11 +271,15 @@ fn write_fields(
         reply.int(if shows_old { old } else { new });
         if new != old {
             field.write(bytes, new);
-            changed = true;
         }
+        // Redis: a write that succeeds is a change if it changed the field or the string grew for it.
+        changed |= new != old || (grew && !matches!(action, Action::Get));
     }
     if changed {
         ctx.modified(key, Event::String("setbit"));
+    } else if grew {
+        // A follower has to grow it as well.
+        ctx.effect_state(ctx.db, key);
     }
     Ok(())
 }
@@ -364,7 +368,7 @@ mod tests {
     fn failed_write_that_makes_a_string_is_journalled() {
         let mut bare = Bare::new(1, 1);
         let call = "BITFIELD k OVERFLOW FAIL SET u8 8 256";
-        assert_eq!(effects(&mut bare, call), [call]);
+        assert_eq!(effects(&mut bare, call), ["SET k \\x00\\x00"]);
         assert_eq!(run(&mut bare, "STRLEN k"), ":2\\r\\n");
         assert_eq!(effects(&mut bare, call), Vec::<String>::new());
     }
