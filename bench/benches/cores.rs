@@ -33,17 +33,13 @@ fn door(criterion: &mut Criterion) {
     let shard = Guarded::new(OWNER, 0u64);
     group.bench_function("take_and_release", |bencher| {
         bencher.iter(|| {
-            let held = black_box(&shard)
-                .take_or_wait(OWNER)
-                .expect("the door is parked");
+            let held = black_box(&shard).take_or_wait(OWNER).expect("the door is parked");
             black_box(held.release())
         });
     });
     group.bench_function("try_take_and_release", |bencher| {
         bencher.iter(|| {
-            let mut held = black_box(&shard)
-                .try_take(OTHER)
-                .expect("the door is parked");
+            let mut held = black_box(&shard).try_take(OTHER).expect("the door is parked");
             *held += 1;
             black_box(held.release())
         });
@@ -73,9 +69,7 @@ fn mail(criterion: &mut Criterion) {
     }
     let (_sender, mut empty) = mailbox::<u64>(CAPACITY);
     group.throughput(Throughput::Elements(1));
-    group.bench_function("receive_of_nothing", |bencher| {
-        bencher.iter(|| empty.try_recv())
-    });
+    group.bench_function("receive_of_nothing", |bencher| bencher.iter(|| empty.try_recv()));
     group.finish();
 }
 
@@ -101,9 +95,7 @@ fn receive(receiver: &mut Receiver<u64>) -> u64 {
 }
 
 fn send(sender: &mut Sender<u64>, n: u64) {
-    sender
-        .try_send(n)
-        .expect("one value is under way at a time");
+    sender.try_send(n).expect("one value is under way at a time");
 }
 
 /// Sends back what arrives.
@@ -154,11 +146,8 @@ fn two_cpus(allowed: &CpuSet) -> Vec<CpuSet> {
         set.set(cpu);
         set
     };
-    let sets: Vec<CpuSet> = (0..CpuSet::MAX_CPU)
-        .filter(|&cpu| allowed.is_set(cpu))
-        .take(2)
-        .map(alone)
-        .collect();
+    let sets: Vec<CpuSet> =
+        (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).take(2).map(alone).collect();
     if sets.len() == 2 { sets } else { Vec::new() }
 }
 

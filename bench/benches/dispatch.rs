@@ -60,12 +60,7 @@ const KINDS: [Kind; 4] = [
         first: 0,
         reply: b"+OK\r\n",
     },
-    Kind {
-        name: "incr",
-        call: |key| OwnedArgs::of(&[b"INCR", key]),
-        first: 2 * KEYS,
-        reply: b":",
-    },
+    Kind { name: "incr", call: |key| OwnedArgs::of(&[b"INCR", key]), first: 2 * KEYS, reply: b":" },
 ];
 
 /// A server with its keys, one client, and the calls of one kind.
@@ -80,15 +75,8 @@ impl Setting {
     fn new(kind: &Kind) -> Self {
         let bare = Bare::new(1, 1);
         let client = bare.client();
-        let calls = (0..KEYS)
-            .map(|n| (kind.call)(&key(kind.first + n)))
-            .collect();
-        let mut this = Self {
-            bare,
-            client,
-            calls,
-            out: OutBuf::default(),
-        };
+        let calls = (0..KEYS).map(|n| (kind.call)(&key(kind.first + n))).collect();
+        let mut this = Self { bare, client, calls, out: OutBuf::default() };
         for n in 0..KEYS {
             let reply = this.bare.call(&mut this.client, &[b"SET", &key(n), VALUE]);
             assert_eq!(reply, b"+OK\r\n");
@@ -125,12 +113,7 @@ fn whole(criterion: &mut Criterion) {
         let mut setting = Setting::new(&kind);
         let mut n = 0;
         group.bench_function(kind.name, |bencher| {
-            let Setting {
-                bare,
-                client,
-                calls,
-                out,
-            } = &mut setting;
+            let Setting { bare, client, calls, out } = &mut setting;
             bencher.iter(|| {
                 out.clear(KEPT_BYTES);
                 bare.call_into(client, black_box(&calls[n]), out);
@@ -150,12 +133,8 @@ fn handler(criterion: &mut Criterion) {
         let planned = setting.planned();
         let mut n = 0;
         group.bench_function(kind.name, |bencher| {
-            let Setting {
-                bare, calls, out, ..
-            } = &mut setting;
-            let shard = bare.held[0]
-                .as_deref_mut()
-                .expect("a bare server holds all doors");
+            let Setting { bare, calls, out, .. } = &mut setting;
+            let shard = bare.held[0].as_deref_mut().expect("a bare server holds all doors");
             bencher.iter(|| {
                 out.clear(KEPT_BYTES);
                 let ((command, hint), args) = (planned[n], calls[n].args());
@@ -184,9 +163,7 @@ fn batch(criterion: &mut Criterion) {
         let mut n = 0;
         group.bench_function(kind.name, |bencher| {
             let bare = &mut setting.bare;
-            let shard = bare.held[0]
-                .as_deref_mut()
-                .expect("a bare server holds all doors");
+            let shard = bare.held[0].as_deref_mut().expect("a bare server holds all doors");
             bencher.iter(|| {
                 let batch = &mut batches[n];
                 n = (n + 1) % batch_count;
@@ -210,25 +187,13 @@ fn batch(criterion: &mut Criterion) {
 /// The calls of a setting, as one core mails them to another.
 fn batches(setting: &Setting) -> Vec<MailBatch> {
     let planned = setting.planned();
-    let origin = Origin {
-        session: 0,
-        generation: 0,
-        target: Target::Direct,
-        ns: 0,
-    };
+    let origin = Origin { session: 0, generation: 0, target: Target::Direct, ns: 0 };
     let mut batches = Vec::new();
     for (calls, planned) in setting.calls.chunks(BATCH).zip(planned.chunks(BATCH)) {
         let mut batch = MailBatch::default();
         for (call, &(command, hint)) in calls.iter().zip(planned) {
             let protocol = Protocol::Resp2;
-            let request = Request {
-                command,
-                hint,
-                db: DB,
-                protocol,
-                words: (0, 0),
-                chunk: 0,
-            };
+            let request = Request { command, hint, db: DB, protocol, words: (0, 0), chunk: 0 };
             batch.push(&request, &call.args(), origin);
         }
         batches.push(batch);

@@ -55,11 +55,7 @@ impl Evicting {
     }
 
     fn evict(&mut self, count: usize) {
-        let params = EvictParams {
-            policy: self.policy,
-            sample_count: 5,
-            lfu_decay_minutes: 1,
-        };
+        let params = EvictParams { policy: self.policy, sample_count: 5, lfu_decay_minutes: 1 };
         for _ in 0..count {
             let bytes = self.shard.evict_one(&mut self.clock, params, NOW);
             assert!(bytes.is_some(), "every key may go");
@@ -72,12 +68,8 @@ fn evict(criterion: &mut Criterion) {
     // One in a hundred per round, so that the table stays as full as it is.
     let per_round = count / 100;
     let mut group = criterion.benchmark_group(format!("evict/{count}_keys"));
-    let policies = [
-        Policy::AllKeysLru,
-        Policy::AllKeysLfu,
-        Policy::AllKeysRandom,
-        Policy::VolatileTtl,
-    ];
+    let policies =
+        [Policy::AllKeysLru, Policy::AllKeysLfu, Policy::AllKeysRandom, Policy::VolatileTtl];
     for policy in policies {
         let mut state = None;
         group.bench_function(policy.name(), |bencher| {

@@ -51,11 +51,8 @@ struct Expiring {
 
 impl Expiring {
     fn new(staying: usize, due: usize) -> Self {
-        let mut this = Self {
-            shard: Shard::new(ShardId(0), 1),
-            clock: LogicalClock::default(),
-            due,
-        };
+        let mut this =
+            Self { shard: Shard::new(ShardId(0), 1), clock: LogicalClock::default(), due };
         for n in due..due + staying {
             this.put(n, None);
         }

@@ -12,13 +12,13 @@ use criterion::{Criterion, Throughput};
 
 use crate::common::{VALUE, key};
 
-const LIMITS: Limits = Limits {
-    word_bytes_max: 512 << 20,
-    authenticated: true,
-};
+const LIMITS: Limits = Limits { word_bytes_max: 512 << 20, authenticated: true };
 
 /// Requests that a client sends at once.
 const PIPELINE: usize = 16;
+
+/// Writes one reply.
+type Encode = fn(&mut Reply<'_>);
 
 fn main() {
     common::run(&[parse, parse_split, reply]);
@@ -65,16 +65,8 @@ fn parse(criterion: &mut Criterion) {
         ("set", 1, set(7)),
         ("inline_get", 1, [b"GET ", &key(7)[..], b"\r\n"].concat()),
         ("mget_16_keys", 1, request(&mget)),
-        (
-            "pipeline_of_16_get",
-            PIPELINE,
-            (0..PIPELINE).flat_map(get).collect(),
-        ),
-        (
-            "pipeline_of_16_set",
-            PIPELINE,
-            (0..PIPELINE).flat_map(set).collect(),
-        ),
+        ("pipeline_of_16_get", PIPELINE, (0..PIPELINE).flat_map(get).collect()),
+        ("pipeline_of_16_set", PIPELINE, (0..PIPELINE).flat_map(set).collect()),
     ];
     let mut group = criterion.benchmark_group("parse");
     for (name, call_count, bytes) in &requests {
@@ -95,9 +87,8 @@ fn parse_split(criterion: &mut Criterion) {
     for piece_count in [2, 8] {
         group.bench_function(format!("set_in_{piece_count}_pieces"), |bencher| {
             let (mut parser, mut ranges) = (Parser::default(), Vec::new());
-            let ends: Vec<usize> = (1..piece_count)
-                .map(|n| bytes.len() * n / piece_count)
-                .collect();
+            let ends: Vec<usize> =
+                (1..piece_count).map(|n| bytes.len() * n / piece_count).collect();
             bencher.iter(|| {
                 ranges.clear();
                 for &end in &ends {
@@ -112,24 +103,18 @@ fn parse_split(criterion: &mut Criterion) {
 }
 
 fn reply(criterion: &mut Criterion) {
-    let replies: [(&str, fn(&mut Reply<'_>)); 8] = [
+    let replies: [(&str, Encode); 8] = [
         ("ok", |reply| reply.ok()),
         ("null", |reply| reply.null()),
         ("int_of_1_digit", |reply| reply.int(black_box(1))),
-        ("int_of_10_digits", |reply| {
-            reply.int(black_box(1_234_567_890))
-        }),
+        ("int_of_10_digits", |reply| reply.int(black_box(1_234_567_890))),
         ("bulk_of_64_bytes", |reply| reply.bulk(black_box(VALUE))),
-        ("bulk_of_an_int", |reply| {
-            reply.bulk_int(black_box(1_234_567_890))
-        }),
+        ("bulk_of_an_int", |reply| reply.bulk_int(black_box(1_234_567_890))),
         ("array_of_16_bulks", |reply| {
             reply.array(16);
             (0..16).for_each(|_| reply.bulk(black_box(VALUE)));
         }),
-        ("error", |reply| {
-            reply.error(black_box(&CommandError::NOT_INTEGER))
-        }),
+        ("error", |reply| reply.error(black_box(&CommandError::NOT_INTEGER))),
     ];
     let mut group = criterion.benchmark_group("reply");
     for (name, write) in replies {

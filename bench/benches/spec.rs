@@ -33,18 +33,11 @@ fn lookup(criterion: &mut Criterion) {
             bencher.iter(|| black_box(table().get(black_box(word))));
         });
     }
-    let all: Vec<String> = table()
-        .all()
-        .iter()
-        .map(|command| command.spec.name.to_uppercase())
-        .collect();
+    let all: Vec<String> =
+        table().all().iter().map(|command| command.spec.name.to_uppercase()).collect();
     group.throughput(Throughput::Elements(all.len() as u64));
     group.bench_function("every_command", |bencher| {
-        bencher.iter(|| {
-            all.iter()
-                .filter_map(|name| table().get(name.as_bytes()))
-                .count()
-        });
+        bencher.iter(|| all.iter().filter_map(|name| table().get(name.as_bytes())).count());
     });
     group.finish();
 }
@@ -53,10 +46,8 @@ fn lookup(criterion: &mut Criterion) {
 fn resolve(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("resolve");
     let key = key(7);
-    let calls: [(&str, &[&[u8]]); 2] = [
-        ("get", &[b"GET", &key]),
-        ("config_get", &[b"CONFIG", b"GET", b"maxmemory"]),
-    ];
+    let calls: [(&str, &[&[u8]]); 2] =
+        [("get", &[b"GET", &key]), ("config_get", &[b"CONFIG", b"GET", b"maxmemory"])];
     for (name, words) in calls {
         let call = OwnedArgs::of(words);
         assert!(dispatch::resolve(&call.args()).is_ok());
@@ -88,14 +79,7 @@ fn plan(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let (args, own) = (call.args(), ShardId(0));
-                dispatch::plan(
-                    command,
-                    black_box(&args),
-                    &client,
-                    bare.node,
-                    own,
-                    &mut found,
-                )
+                dispatch::plan(command, black_box(&args), &client, bare.node, own, &mut found)
             });
         });
     }

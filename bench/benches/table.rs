@@ -43,9 +43,7 @@ fn shuffled(from: usize, to: usize) -> Vec<Placed> {
 }
 
 fn entries(keys: &[Placed]) -> Vec<EntryBox> {
-    keys.iter()
-        .map(|placed| entry(&placed.key, None, 0))
-        .collect()
+    keys.iter().map(|placed| entry(&placed.key, None, 0)).collect()
 }
 
 fn filled(keys: &[Placed]) -> Table {
@@ -69,14 +67,8 @@ fn hot(criterion: &mut Criterion) {
     const COUNT: usize = 1000;
     let mut group = criterion.benchmark_group("table/1k_keys");
     let table = filled(&shuffled(0, COUNT));
-    for (name, keys) in [
-        ("hit", shuffled(0, COUNT)),
-        ("miss", shuffled(COUNT, 2 * COUNT)),
-    ] {
-        let found = keys
-            .iter()
-            .filter(|k| table.find(k.hash, &k.key).is_some())
-            .count();
+    for (name, keys) in [("hit", shuffled(0, COUNT)), ("miss", shuffled(COUNT, 2 * COUNT))] {
+        let found = keys.iter().filter(|k| table.find(k.hash, &k.key).is_some()).count();
         assert_eq!(found, if name == "hit" { COUNT } else { 0 });
         group.bench_function(name, |bencher| {
             let look_up = |_: &mut ()| {
@@ -103,13 +95,7 @@ fn change(criterion: &mut Criterion) {
                 table.insert(placed.hash, entry, key_hash);
             }
         };
-        rounds(
-            bencher,
-            count,
-            &mut (Table::new(), Vec::new()),
-            fresh,
-            insert,
-        );
+        rounds(bencher, count, &mut (Table::new(), Vec::new()), fresh, insert);
     });
     group.bench_function("remove", |bencher| {
         let refill = |(table, removed): &mut (Table, Vec<EntryBox>)| {
@@ -119,19 +105,11 @@ fn change(criterion: &mut Criterion) {
         };
         let remove = |(table, removed): &mut (Table, Vec<EntryBox>)| {
             for placed in &keys {
-                let at = table
-                    .find(placed.hash, &placed.key)
-                    .expect("it was inserted");
+                let at = table.find(placed.hash, &placed.key).expect("it was inserted");
                 removed.push(table.remove(at));
             }
         };
-        rounds(
-            bencher,
-            count,
-            &mut (Table::new(), Vec::new()),
-            refill,
-            remove,
-        );
+        rounds(bencher, count, &mut (Table::new(), Vec::new()), refill, remove);
     });
     group.finish();
 }
@@ -149,20 +127,12 @@ impl Cold {
         let mut shard = Shard::new(ShardId(0), 1);
         let mut order = shuffled(0, count);
         for Placed { hash, slot, key } in &order {
-            let key = KeyRef {
-                bytes: key,
-                hash: *hash,
-                slot: *slot,
-            };
+            let key = KeyRef { bytes: key, hash: *hash, slot: *slot };
             shard.put(DB, key, None, entry(key.bytes, None, 0), NOW);
         }
         // Neighbours in time must not be neighbours in memory.
         Random(2).shuffle(&mut order);
-        Self {
-            shard,
-            order,
-            next: 0,
-        }
+        Self { shard, order, next: 0 }
     }
 
     fn db(&self) -> &Db {
@@ -184,9 +154,7 @@ impl Cold {
 /// Finds a key and reads the end of its value, which lies on the entry's last line.
 fn read(db: &Db, placed: &Placed) -> u8 {
     let table = db.table(placed.slot);
-    let at = table
-        .find(placed.hash, &placed.key)
-        .expect("it was inserted");
+    let at = table.find(placed.hash, &placed.key).expect("it was inserted");
     match table.entry(at).value() {
         Value::Inline { bytes, .. } => bytes[bytes.len() - 1],
         other => panic!("no string was stored as {other:?}"),

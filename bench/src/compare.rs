@@ -29,11 +29,7 @@ pub(crate) enum Tool {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PairArgs {
     /// Cordis server
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "target/release/cordis-server"
-    )]
+    #[arg(long, value_name = "PATH", default_value = "target/release/cordis-server")]
     server: PathBuf,
     /// Server to compare with, which takes the flags of redis-server
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
@@ -70,25 +66,16 @@ impl PairArgs {
         let cpus_default = if two_cores { vec![0, 1] } else { vec![0] };
         let cpus = self.server_cpu.clone().map_or(cpus_default, |cpus| cpus.0);
         if two_cores && cpus.len() < 2 {
-            return Err(Fault::usage(
-                "--two-cores needs two processors in --server-cpu",
-            ));
+            return Err(Fault::usage("--two-cores needs two processors in --server-cpu"));
         }
         let launch = |kind, option: &str, program: &Path, arguments: &[String]| {
             // A bare name is looked up in PATH when it starts.
             if program.components().count() > 1 && !program.exists() {
                 let path = program.display();
-                return Err(Fault::usage(format!(
-                    "{option}: there is no program '{path}'"
-                )));
+                return Err(Fault::usage(format!("{option}: there is no program '{path}'")));
             }
             let program = program.to_owned();
-            Ok(Launch {
-                kind,
-                program,
-                cpus: cpus.clone(),
-                arguments: arguments.to_vec(),
-            })
+            Ok(Launch { kind, program, cpus: cpus.clone(), arguments: arguments.to_vec() })
         };
         Ok([
             launch(Kind::Peer, "--peer", &self.peer, &self.peer_arg)?,
@@ -194,14 +181,7 @@ struct Line {
 impl Line {
     fn new(name: &str, budget: Option<f64>) -> Self {
         let (peer, cordis) = (Side::default(), Side::default());
-        Self {
-            name: name.into(),
-            peer,
-            cordis,
-            ratio: None,
-            budget,
-            verdict: "n/a",
-        }
+        Self { name: name.into(), peer, cordis, ratio: None, budget, verdict: "n/a" }
     }
 
     fn sum_up(&mut self) {
@@ -223,13 +203,9 @@ impl Line {
 
     fn notes(&self) -> impl Iterator<Item = String> {
         let note = |who, side: &Side| {
-            side.note
-                .as_ref()
-                .map(|note| format!("{}, {who}: {note}\n", self.name))
+            side.note.as_ref().map(|note| format!("{}, {who}: {note}\n", self.name))
         };
-        [note("peer", &self.peer), note("cordis", &self.cordis)]
-            .into_iter()
-            .flatten()
+        [note("peer", &self.peer), note("cordis", &self.cordis)].into_iter().flatten()
     }
 }
 
@@ -270,14 +246,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<bool, Fault> {
         repeat(args, &launches, &mut lines, |launch| {
             measure::memory(launch, &selection.memory, args)
         })?;
-        met &= finish(
-            args,
-            &launches,
-            "compare-memory",
-            "RSS bytes per element",
-            1,
-            &lines,
-        )?;
+        met &= finish(args, &launches, "compare-memory", "RSS bytes per element", 1, &lines)?;
     }
     Ok(met || !args.strict)
 }
@@ -291,18 +260,10 @@ fn repeat(
 ) -> Result<(), Fault> {
     for number in 0..args.repeats {
         let [peer, cordis] = launches;
-        let turn = if number % 2 == 0 {
-            [peer, cordis]
-        } else {
-            [cordis, peer]
-        };
+        let turn = if number % 2 == 0 { [peer, cordis] } else { [cordis, peer] };
         for launch in turn {
             let name = launch.program.display();
-            report::progress(&format!(
-                "repeat {} of {}: {name}",
-                number + 1,
-                args.repeats
-            ));
+            report::progress(&format!("repeat {} of {}: {name}", number + 1, args.repeats));
             for (line, result) in lines.iter_mut().zip(measure(launch)?) {
                 match launch.kind {
                     Kind::Peer => line.peer.take(result),
@@ -340,13 +301,7 @@ fn finish(
     let speed = decimals == 3;
     let cells: Vec<Vec<String>> = lines
         .iter()
-        .map(|line| {
-            if speed {
-                body(line)
-            } else {
-                without_speed(body(line))
-            }
-        })
+        .map(|line| if speed { body(line) } else { without_speed(body(line)) })
         .collect();
     let header = [
         "row",
@@ -362,24 +317,12 @@ fn finish(
         "budget",
         "",
     ];
-    let header = if speed {
-        header.to_vec()
-    } else {
-        without_speed(header.to_vec())
-    };
+    let header = if speed { header.to_vec() } else { without_speed(header.to_vec()) };
     text.push_str(&report::table(&header, &cells));
-    text.push_str(&format!(
-        "\ncost: {unit}, median and range of {} runs\n",
-        args.repeats
-    ));
-    lines
-        .iter()
-        .flat_map(Line::notes)
-        .for_each(|note| text.push_str(&note));
+    text.push_str(&format!("\ncost: {unit}, median and range of {} runs\n", args.repeats));
+    lines.iter().flat_map(Line::notes).for_each(|note| text.push_str(&note));
     args.pair.publish(&setting, stem, &text, &comparison)?;
-    Ok(lines
-        .iter()
-        .all(|line| line.verdict != "OVER" && line.verdict != "n/a"))
+    Ok(lines.iter().all(|line| line.verdict != "OVER" && line.verdict != "n/a"))
 }
 
 fn text_cells(line: &Line, decimals: usize) -> Vec<String> {
@@ -402,8 +345,7 @@ fn text_cells(line: &Line, decimals: usize) -> Vec<String> {
         whole(peer.cost, decimals),
         whole(cordis.cost, decimals),
         whole(line.ratio, 2),
-        line.budget
-            .map_or_else(|| "-".into(), |budget| format!("{budget:.2}")),
+        line.budget.map_or_else(|| "-".into(), |budget| format!("{budget:.2}")),
         line.verdict.to_owned(),
     ]
 }
@@ -419,21 +361,13 @@ mod tests {
     use super::*;
 
     fn sample(cost: f64) -> Result<Sample, String> {
-        Ok(Sample {
-            requests_per_second: None,
-            p50_us: None,
-            p99_us: None,
-            cost,
-            note: None,
-        })
+        Ok(Sample { requests_per_second: None, p50_us: None, p99_us: None, cost, note: None })
     }
 
     fn line(budget: Option<f64>, peer: &[f64], cordis: &[f64]) -> Line {
         let mut line = Line::new("row", budget);
         peer.iter().for_each(|&cost| line.peer.take(sample(cost)));
-        cordis
-            .iter()
-            .for_each(|&cost| line.cordis.take(sample(cost)));
+        cordis.iter().for_each(|&cost| line.cordis.take(sample(cost)));
         line.sum_up();
         line
     }

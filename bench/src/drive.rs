@@ -108,15 +108,11 @@ impl Tally {
         let mut buffer = [0; ERROR_BYTES_MAX];
         let length = mask_numbers(text, &mut buffer);
         let text = &buffer[..length];
-        if let Some((_, seen)) = self
-            .errors
-            .iter_mut()
-            .find(|(known, _)| known.as_bytes() == text)
+        if let Some((_, seen)) = self.errors.iter_mut().find(|(known, _)| known.as_bytes() == text)
         {
             *seen += count;
         } else if self.errors.len() < ERROR_TEXTS_MAX {
-            self.errors
-                .push((String::from_utf8_lossy(text).into_owned(), count));
+            self.errors.push((String::from_utf8_lossy(text).into_owned(), count));
         } else if let Some((last, seen)) = self.errors.last_mut() {
             *last = "(other errors)".into();
             *seen += count;
@@ -128,10 +124,7 @@ impl Tally {
 fn mask_numbers(text: &[u8], out: &mut [u8; ERROR_BYTES_MAX]) -> usize {
     let (mut length, mut at) = (0, 0);
     while at < text.len() && length < out.len() {
-        let run = text[at..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let run = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let masked = run >= DIGITS;
         out[length] = if masked { b'*' } else { text[at] };
         length += 1;
@@ -219,8 +212,7 @@ impl Driver {
     pub(crate) fn new(streams: Vec<Stream>, workload: Workload, phase: Phase) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        poll.registry()
-            .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let out_bytes = workload.request_bytes_max() * phase.window as usize;
         let mut connections = Vec::with_capacity(streams.len());
         for (index, stream) in streams.into_iter().enumerate() {
@@ -265,10 +257,7 @@ impl Driver {
         }
         loop {
             let now_ns = self.now_ns();
-            self.stopped |= self
-                .phase
-                .until_ns
-                .is_some_and(|until_ns| now_ns >= until_ns);
+            self.stopped |= self.phase.until_ns.is_some_and(|until_ns| now_ns >= until_ns);
             if self.unanswered == 0 && (self.stopped || self.issued >= self.requests()) {
                 break;
             }
@@ -291,9 +280,7 @@ impl Driver {
         }
         let mut tally = std::mem::replace(&mut self.tally, Tally::new());
         tally.elapsed_ns = self.now_ns();
-        tally.unsent = self
-            .schedule
-            .map_or(0, |schedule| schedule.requests - self.issued);
+        tally.unsent = self.schedule.map_or(0, |schedule| schedule.requests - self.issued);
         Ok(tally)
     }
 
@@ -302,11 +289,7 @@ impl Driver {
         self.schedule = phase.interval_ns.map(|interval_ns| {
             let scheduled = phase.until_ns.map(|until_ns| until_ns as f64 / interval_ns);
             let requests = scheduled.map_or(u64::MAX, |count| count.ceil() as u64);
-            Schedule {
-                interval_ns,
-                connections,
-                requests: requests.min(phase.requests),
-            }
+            Schedule { interval_ns, connections, requests: requests.min(phase.requests) }
         });
         for (index, connection) in self.connections.iter_mut().enumerate() {
             connection.ledger = match self.schedule {
@@ -329,8 +312,7 @@ impl Driver {
     }
 
     fn requests(&self) -> u64 {
-        self.schedule
-            .map_or(self.phase.requests, |schedule| schedule.requests)
+        self.schedule.map_or(self.phase.requests, |schedule| schedule.requests)
     }
 
     /// Lets the connections send whose turn has come in an open loop.
@@ -358,19 +340,14 @@ impl Driver {
         if self.stopped || self.next_due >= schedule.requests {
             return Ok(timeout);
         }
-        let wait_ns = schedule
-            .intended_ns(self.next_due)
-            .saturating_sub(self.now_ns());
+        let wait_ns = schedule.intended_ns(self.next_due).saturating_sub(self.now_ns());
         if wait_ns < SPIN_NS {
             return Ok(Duration::ZERO);
         }
         if self.timer_armed_for != Some(self.next_due) {
             self.timer_armed_for = Some(self.next_due);
             let once = Itimerspec {
-                it_interval: Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                },
+                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
                 it_value: Timespec {
                     tv_sec: (wait_ns / 1_000_000_000) as i64,
                     tv_nsec: (wait_ns % 1_000_000_000) as i64,
@@ -488,10 +465,7 @@ mod tests {
         tally.note_error(b"ERR no key:000000000001", 1);
         tally.note_error(b"ERR no key:123456789012", 1);
         tally.note_error(b"MOVED 12 host:7000", 1);
-        let want = [
-            ("ERR no key:*".to_owned(), 2),
-            ("MOVED 12 host:7000".to_owned(), 1),
-        ];
+        let want = [("ERR no key:*".to_owned(), 2), ("MOVED 12 host:7000".to_owned(), 1)];
         assert_eq!(tally.errors, want);
     }
 
@@ -502,10 +476,7 @@ mod tests {
             tally.note_error(format!("ERR {number}").as_bytes(), 1);
         }
         assert_eq!(tally.errors.len(), ERROR_TEXTS_MAX);
-        assert_eq!(
-            tally.errors.iter().map(|(_, count)| count).sum::<u64>(),
-            100
-        );
+        assert_eq!(tally.errors.iter().map(|(_, count)| count).sum::<u64>(), 100);
     }
 
     #[test]
@@ -515,9 +486,6 @@ mod tests {
         (other.replies, other.elapsed_ns) = (1, 7);
         sum.merge(&other);
         sum.merge(&other);
-        assert_eq!(
-            (sum.replies, sum.elapsed_ns, sum.latencies_ns.len()),
-            (2, 7, 2)
-        );
+        assert_eq!((sum.replies, sum.elapsed_ns, sum.latencies_ns.len()), (2, 7, 2));
     }
 }

@@ -27,11 +27,7 @@ pub(crate) struct HitRatioArgs {
     #[command(flatten)]
     pair: PairArgs,
     /// Policies, separated by commas
-    #[arg(
-        long,
-        default_value = "allkeys-lru,allkeys-lfu,allkeys-random",
-        value_delimiter = ','
-    )]
+    #[arg(long, default_value = "allkeys-lru,allkeys-lfu,allkeys-random", value_delimiter = ',')]
     policies: Vec<String>,
     /// Memory of the server
     #[arg(long, default_value = "50mb")]
@@ -99,9 +95,7 @@ pub(crate) fn run(args: &HitRatioArgs) -> Result<(), Fault> {
             report::progress(&format!("{policy}: {}", launch.program.display()));
             match server_outcome(args, launch, policy) {
                 Ok(outcome) => Side::Measured(outcome),
-                Err(fault) => Side::Missing {
-                    error: fault.to_string(),
-                },
+                Err(fault) => Side::Missing { error: fault.to_string() },
             }
         };
         let (peer, cordis) = (measure(&peer), measure(&cordis));
@@ -111,12 +105,7 @@ pub(crate) fn run(args: &HitRatioArgs) -> Result<(), Fault> {
             }
             _ => None,
         };
-        lines.push(Line {
-            policy: policy.clone(),
-            peer,
-            cordis,
-            ratio,
-        });
+        lines.push(Line { policy: policy.clone(), peer, cordis, ratio });
     }
     let setting = Setting::read();
     let comparison = Comparison {
@@ -125,20 +114,11 @@ pub(crate) fn run(args: &HitRatioArgs) -> Result<(), Fault> {
         cordis_version: version(&cordis.program),
         lines: &lines,
     };
-    args.pair
-        .publish(&setting, "hit-ratio", &text(args, &comparison), &comparison)
+    args.pair.publish(&setting, "hit-ratio", &text(args, &comparison), &comparison)
 }
 
 fn text(args: &HitRatioArgs, comparison: &Comparison<'_>) -> String {
-    let HitRatioArgs {
-        requests,
-        keys,
-        value_size,
-        maxmemory,
-        theta,
-        seed,
-        ..
-    } = args;
+    let HitRatioArgs { requests, keys, value_size, maxmemory, theta, seed, .. } = args;
     let mut text = comparison.setting.text();
     text.push_str(&format!("peer: {}\n", comparison.peer_version));
     text.push_str(&format!("cordis: {}\n\n", comparison.cordis_version));
@@ -156,10 +136,7 @@ fn text(args: &HitRatioArgs, comparison: &Comparison<'_>) -> String {
         ] {
             row.extend([cell(value, &line.peer), cell(value, &line.cordis)]);
         }
-        row.push(
-            line.ratio
-                .map_or_else(|| "n/a".into(), |ratio| format!("{ratio:.3}")),
-        );
+        row.push(line.ratio.map_or_else(|| "n/a".into(), |ratio| format!("{ratio:.3}")));
         cells.push(row);
     }
     let header = [
@@ -201,20 +178,13 @@ fn server_outcome(args: &HitRatioArgs, launch: &Launch, policy: &str) -> Result<
             reader.read(args.warmup_requests)?;
             reader.read(args.requests)
         });
-        reader
-            .join()
-            .map_err(|_| Fault::failed("the reading thread panicked"))?
+        reader.join().map_err(|_| Fault::failed("the reading thread panicked"))?
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let keys_held = key_count(&mut server.link()?)?;
     let hit_ratio = hits as f64 / args.requests as f64;
     let ideal = zipf_share(args.keys, keys_held, args.theta);
-    Ok(Outcome {
-        hit_ratio,
-        keys_held,
-        of_ideal: hit_ratio / ideal,
-        seconds,
-    })
+    Ok(Outcome { hit_ratio, keys_held, of_ideal: hit_ratio / ideal, seconds })
 }
 
 fn key_count(link: &mut Link) -> Result<u64, Fault> {
@@ -223,8 +193,7 @@ fn key_count(link: &mut Link) -> Result<u64, Fault> {
         Value::Text(text) => String::from_utf8_lossy(text),
         _ => return Err(Fault::failed(format!("DBSIZE replied {reply:?}"))),
     };
-    text.parse()
-        .map_err(|_| Fault::failed(format!("DBSIZE replied '{text}'")))
+    text.parse().map_err(|_| Fault::failed(format!("DBSIZE replied '{text}'")))
 }
 
 /// A client that reads through the cache.
@@ -274,10 +243,7 @@ impl Reader {
         for _ in 0..batch {
             let key = self.picker.pick(&mut self.random);
             self.keys.push(key);
-            put(
-                &mut self.out,
-                format_args!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
-            );
+            put(&mut self.out, format_args!("*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"));
         }
         self.exchange(batch)
     }
@@ -285,12 +251,7 @@ impl Reader {
     fn set_missed(&mut self) -> Result<(), Fault> {
         self.out.clear();
         let mut sets = 0;
-        for (key, _) in self
-            .keys
-            .iter()
-            .zip(&self.missed)
-            .filter(|(_, missed)| **missed)
-        {
+        for (key, _) in self.keys.iter().zip(&self.missed).filter(|(_, missed)| **missed) {
             let bytes = self.value.len();
             put(
                 &mut self.out,
@@ -300,11 +261,7 @@ impl Reader {
             self.out.extend_from_slice(b"\r\n");
             sets += 1;
         }
-        if sets == 0 {
-            Ok(())
-        } else {
-            self.exchange(sets)
-        }
+        if sets == 0 { Ok(()) } else { self.exchange(sets) }
     }
 
     /// Sends what is in `out` and notes which of its `count` replies were null.

@@ -111,9 +111,7 @@ impl Link {
         let stream = connect(&target.address, target.timeout).map_err(|error| {
             Fault::failed(format!("cannot connect to {}: {error}", target.address))
         })?;
-        let mut link = Self {
-            stream: BufReader::with_capacity(1 << 16, stream),
-        };
+        let mut link = Self { stream: BufReader::with_capacity(1 << 16, stream) };
         let (user, password) = match target.auth.as_deref().map(|auth| auth.split_once(':')) {
             Some(Some((user, password))) => (Some(user), Some(password)),
             Some(None) => (None, target.auth.as_deref()),
@@ -144,16 +142,13 @@ impl Link {
         for word in words {
             wire.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        self.exchange(wire.as_bytes(), 1)
-            .map(|mut values| values.remove(0))
+        self.exchange(wire.as_bytes(), 1).map(|mut values| values.remove(0))
     }
 
     /// Sends ready bytes and returns the `count` replies to them.
     pub(crate) fn exchange(&mut self, wire: &[u8], count: usize) -> Result<Vec<Value>, Fault> {
         let stream = self.stream.get_mut();
-        stream
-            .write_all(wire)
-            .map_err(|error| Fault::failed(format!("cannot send: {error}")))?;
+        stream.write_all(wire).map_err(|error| Fault::failed(format!("cannot send: {error}")))?;
         (0..count).map(|_| self.read()).collect()
     }
 
@@ -196,17 +191,12 @@ impl Link {
                     (Ok(count), _) => self.list(count),
                 }
             }
-            other => Err(Fault::failed(format!(
-                "malformed reply of type 0x{other:02x}"
-            ))),
+            other => Err(Fault::failed(format!("malformed reply of type 0x{other:02x}"))),
         }
     }
 
     fn list(&mut self, count: usize) -> Result<Value, Fault> {
-        (0..count)
-            .map(|_| self.read())
-            .collect::<Result<_, _>>()
-            .map(Value::List)
+        (0..count).map(|_| self.read()).collect::<Result<_, _>>().map(Value::List)
     }
 
     fn body(&mut self, bytes: usize) -> Result<Vec<u8>, Fault> {

@@ -66,16 +66,12 @@ impl Plan {
             total / self.threads as u64 + u64::from((thread as u64) < total % self.threads as u64)
         };
         let (requests, until_ns, sequence) = match self.limit {
-            Limit::Requests(total) => (
-                share(total, thread),
-                None,
-                (0..thread).map(|before| share(total, before)).sum(),
-            ),
-            Limit::Duration(time) => (
-                u64::MAX,
-                Some(time.as_nanos() as u64),
-                thread as u64 * 1_000_000_000,
-            ),
+            Limit::Requests(total) => {
+                (share(total, thread), None, (0..thread).map(|before| share(total, before)).sum())
+            }
+            Limit::Duration(time) => {
+                (u64::MAX, Some(time.as_nanos() as u64), thread as u64 * 1_000_000_000)
+            }
         };
         Phase {
             requests,
@@ -89,11 +85,7 @@ impl Plan {
 
     fn warmup_phase(&self, thread: usize) -> Phase {
         let until_ns = Some(self.warmup.as_nanos() as u64);
-        Phase {
-            requests: u64::MAX,
-            until_ns,
-            ..self.phase(thread)
-        }
+        Phase { requests: u64::MAX, until_ns, ..self.phase(thread) }
     }
 
     fn driver(&self, thread: usize) -> Result<Driver, Fault> {
@@ -115,9 +107,8 @@ impl Plan {
 /// # Errors
 /// A server that cannot be reached, breaks a connection or falls silent.
 pub(crate) fn run<T>(plan: &Plan, mut read: impl FnMut() -> T) -> Result<(Tally, T, T), Fault> {
-    let drivers: Vec<Driver> = (0..plan.threads)
-        .map(|thread| plan.driver(thread))
-        .collect::<Result<_, _>>()?;
+    let drivers: Vec<Driver> =
+        (0..plan.threads).map(|thread| plan.driver(thread)).collect::<Result<_, _>>()?;
     let barrier = Barrier::new(plan.threads + 1);
     std::thread::scope(|scope| {
         let mut threads = Vec::new();

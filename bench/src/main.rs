@@ -6,10 +6,7 @@
 //! load them row by row (`rows`, `measure`). Only `report` prints. No module knows the engine: what
 //! is measured is what a client sees, and what the kernel counts.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test that cannot go on fails")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 mod compare;
 mod drive;
@@ -75,11 +72,7 @@ fn run(command: &Command) -> Result<bool, Fault> {
             let plan = args.plan()?;
             let (tally, (), ()) = load::run(&plan, || ())?;
             let report = report::LoadReport::new(&plan, &tally);
-            let text = if args.json {
-                report::json(&report)?
-            } else {
-                report.text()
-            };
+            let text = if args.json { report::json(&report)? } else { report.text() };
             report::print(&text);
             Ok(true)
         }

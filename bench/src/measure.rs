@@ -50,20 +50,11 @@ pub(crate) fn speed(
     rows: &[SpeedRow],
     args: &CompareArgs,
 ) -> Result<Results, Fault> {
-    let mut bench = Bench {
-        server: Server::start(launch)?,
-        keys_loaded: false,
-        args,
-    };
+    let mut bench = Bench { server: Server::start(launch)?, keys_loaded: false, args };
     let mut results = Results::new();
     for row in rows {
         let result = bench.row(row).map_err(|fault| fault.to_string());
-        if result.is_err()
-            && bench
-                .server
-                .link()
-                .and_then(|mut link| link.call(&["PING"]))
-                .is_err()
+        if result.is_err() && bench.server.link().and_then(|mut link| link.call(&["PING"])).is_err()
         {
             bench.server = Server::start(launch)?;
             bench.keys_loaded = false;
@@ -118,9 +109,7 @@ impl Bench<'_> {
     /// Tries the command once: a server that does not know it would only measure its errors.
     fn probe(&self, command: &str) -> Result<(), Fault> {
         let mut wire = Vec::new();
-        Workload::new(&self.workload(command), 0)
-            .map_err(Fault::failed)?
-            .append(&mut wire);
+        Workload::new(&self.workload(command), 0).map_err(Fault::failed)?.append(&mut wire);
         match self.server.link()?.exchange(&wire, 1)?.first() {
             Some(Value::Error(text)) => Err(Fault::failed(text.clone())),
             _ => Ok(()),
@@ -140,10 +129,7 @@ impl Bench<'_> {
         };
         let (tally, before, after) = load::run(&plan, || self.server.cpu())?;
         let quantile_us = |q| tally.latencies_ns.value_at_quantile(q) as f64 / 1e3;
-        let error = tally
-            .errors
-            .first()
-            .map(|(text, count)| format!("{count} errors: {text}"));
+        let error = tally.errors.first().map(|(text, count)| format!("{count} errors: {text}"));
         Ok(Sample {
             requests_per_second: Some(tally.replies as f64 * 1e9 / tally.elapsed_ns as f64),
             p50_us: Some(quantile_us(0.5)),
@@ -158,30 +144,13 @@ impl Bench<'_> {
         let data = String::from_utf8_lossy(&workload.data()).into_owned();
         let number = |n: u64| n.to_string();
         let mut command = Command::new("redis-benchmark");
-        command.args([
-            "-h",
-            "127.0.0.1",
-            "--csv",
-            "-p",
-            &number(self.server.port().into()),
-        ]);
-        command.args([
-            "-c",
-            &number(row.clients as u64),
-            "-P",
-            &number(row.pipeline),
-        ]);
+        command.args(["-h", "127.0.0.1", "--csv", "-p", &number(self.server.port().into())]);
+        command.args(["-c", &number(row.clients as u64), "-P", &number(row.pipeline)]);
         command.args(["-n", &number(requests), "-r", &number(workload.keys)]);
         for word in split_words(row.command).map_err(Fault::failed)? {
-            command.arg(
-                word.replace("__key__", "key:__rand_int__")
-                    .replace("__data__", &data),
-            );
+            command.arg(word.replace("__key__", "key:__rand_int__").replace("__data__", &data));
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let before = self.server.cpu();
         let child = spawn_pinned(&mut command, &self.args.pair.load_cpu.0)?;
         let output = child
@@ -191,11 +160,7 @@ impl Bench<'_> {
         let text = String::from_utf8_lossy(&output.stdout);
         let [rps, p50_ms, p99_ms] = parse_csv(&text).ok_or_else(|| {
             let errors = String::from_utf8_lossy(&output.stderr);
-            let why = errors
-                .lines()
-                .chain(text.lines())
-                .last()
-                .unwrap_or("no output");
+            let why = errors.lines().chain(text.lines()).last().unwrap_or("no output");
             Fault::failed(format!("redis-benchmark: {}", why.trim()))
         })?;
         Ok(Sample {
@@ -217,15 +182,8 @@ fn parse_csv(text: &str) -> Option<[f64; 3]> {
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
     let mut fields = line.trim().trim_matches('"').rsplit("\",\"");
     let mut next = || fields.next().and_then(|field| field.parse::<f64>().ok());
-    let (_max, p99, _p95, p50, _min, _avg, rps) = (
-        next()?,
-        next()?,
-        next()?,
-        next()?,
-        next()?,
-        next()?,
-        next()?,
-    );
+    let (_max, p99, _p95, p50, _min, _avg, rps) =
+        (next()?, next()?, next()?, next()?, next()?, next()?, next()?);
     Some([rps, p50, p99])
 }
 

@@ -42,11 +42,7 @@ pub(crate) fn format_cpus(cpus: &[usize]) -> String {
         }
     }
     let text = |(first, last): (usize, usize)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
 }
@@ -65,9 +61,7 @@ impl std::str::FromStr for Cpus {
 
 /// `SET:GET` weights.
 fn parse_ratio(text: &str) -> Result<(u64, u64), String> {
-    let (set, get) = text
-        .split_once(':')
-        .ok_or("expected SET:GET, such as 1:10")?;
+    let (set, get) = text.split_once(':').ok_or("expected SET:GET, such as 1:10")?;
     match (set.parse::<u32>(), get.parse::<u32>()) {
         (Ok(0), Ok(0)) => Err("one side of the ratio must be above 0".into()),
         (Ok(set), Ok(get)) => Ok((set.into(), get.into())),
@@ -204,9 +198,7 @@ impl LoadArgs {
             pipeline: self.pipeline.into(),
             threads: self.threads.into(),
             cpus: self.cpu.clone().map_or_else(Vec::new, |cpus| cpus.0),
-            limit: self
-                .duration
-                .map_or(Limit::Requests(requests), Limit::Duration),
+            limit: self.duration.map_or(Limit::Requests(requests), Limit::Duration),
             rate: self.rate,
             warmup: self.warmup,
             ..Plan::new(target, workload, requests)
@@ -216,15 +208,9 @@ impl LoadArgs {
     fn workload(&self) -> Result<WorkloadSpec, Fault> {
         let mix = if self.command.is_empty() {
             let (set, get) = self.ratio;
-            vec![
-                ("SET __key__ __data__".into(), set),
-                ("GET __key__".into(), get),
-            ]
+            vec![("SET __key__ __data__".into(), set), ("GET __key__".into(), get)]
         } else {
-            self.command
-                .iter()
-                .map(|command| (command.clone(), 1))
-                .collect()
+            self.command.iter().map(|command| (command.clone(), 1)).collect()
         };
         let spec = WorkloadSpec {
             mix,

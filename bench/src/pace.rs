@@ -54,23 +54,14 @@ impl Ledger {
     /// The account of a closed loop: `window` requests leave together, and the next ones when all
     /// of them are answered. Each is timed from the moment it left.
     pub(crate) fn closed(window: u64) -> Self {
-        Self {
-            open: None,
-            window,
-            sent: 0,
-            answered: 0,
-            batch_sent_ns: 0,
-        }
+        Self { open: None, window, sent: 0, answered: 0, batch_sent_ns: 0 }
     }
 
     /// The account of an open loop with at most `window` unanswered requests. Each is timed from
     /// the moment it was *meant* to leave, so a server that holds the connection up pays for
     /// all requests that had to wait behind it (no coordinated omission).
     pub(crate) fn open(connection: u64, schedule: Schedule, window: u64) -> Self {
-        Self {
-            open: Some((connection, schedule)),
-            ..Self::closed(window)
-        }
+        Self { open: Some((connection, schedule)), ..Self::closed(window) }
     }
 
     /// Number of requests that may leave now.
@@ -149,11 +140,7 @@ mod tests {
 
     /// One connection at one request a millisecond.
     fn schedule(connections: u64, requests: u64) -> Schedule {
-        Schedule {
-            interval_ns: MS as f64,
-            connections,
-            requests,
-        }
+        Schedule { interval_ns: MS as f64, connections, requests }
     }
 
     #[test]
@@ -221,11 +208,7 @@ mod tests {
 
     #[test]
     fn due_agrees_with_intended_at_odd_rates() {
-        let schedule = Schedule {
-            interval_ns: 1e9 / 333_333.0,
-            connections: 1,
-            requests: 1 << 40,
-        };
+        let schedule = Schedule { interval_ns: 1e9 / 333_333.0, connections: 1, requests: 1 << 40 };
         for index in (0..10_000_000).step_by(9973) {
             let at = schedule.intended_ns(index);
             assert!(schedule.due(at) > index);

@@ -44,9 +44,7 @@ pub(crate) fn spawn_pinned(command: &mut Command, cpus: &[usize]) -> Result<Chil
         if !cpus.is_empty() {
             pin_this_thread(cpus)?;
         }
-        command
-            .spawn()
-            .map_err(|error| Fault::failed(format!("cannot start {name}: {error}")))
+        command.spawn().map_err(|error| Fault::failed(format!("cannot start {name}: {error}")))
     };
     // A thread of its own, because the pin must not stay on the caller.
     std::thread::scope(|scope| scope.spawn(spawn).join())
@@ -55,19 +53,11 @@ pub(crate) fn spawn_pinned(command: &mut Command, cpus: &[usize]) -> Result<Chil
 
 /// The first line that a program prints about its version.
 pub(crate) fn version(program: &Path) -> String {
-    let output = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output();
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
     let Ok(output) = output else {
         return "unknown".into();
     };
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .next()
-        .unwrap_or("unknown")
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
 /// Which server a program is: they share most flags.
@@ -173,12 +163,8 @@ impl Server {
     /// Resident memory, in bytes.
     pub(crate) fn rss_bytes(&self) -> Result<u64, Fault> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let line = status
-            .as_deref()
-            .ok()
-            .and_then(|text| text.lines().find_map(vm_rss_kib));
-        line.map(|kib| kib * 1024)
-            .ok_or_else(|| Fault::failed("cannot read the server's memory"))
+        let line = status.as_deref().ok().and_then(|text| text.lines().find_map(vm_rss_kib));
+        line.map(|kib| kib * 1024).ok_or_else(|| Fault::failed("cannot read the server's memory"))
     }
 
     fn wait_until_ready(&mut self, launch: &Launch) -> Result<(), Fault> {
@@ -188,9 +174,7 @@ impl Server {
             if let Ok(Some(status)) = self.child.try_wait() {
                 let line = launch.command_line(self.port, &self.dir).join(" ");
                 let last = self.last_output();
-                return Err(Fault::failed(format!(
-                    "'{program} {line}' ended ({status}): {last}"
-                )));
+                return Err(Fault::failed(format!("'{program} {line}' ended ({status}): {last}")));
             }
             let pong = self.link().and_then(|mut link| link.call(&["PING"]));
             if matches!(pong, Ok(Value::Text(_))) {
@@ -198,10 +182,7 @@ impl Server {
             }
             std::thread::sleep(PROBE_INTERVAL);
         }
-        Err(Fault::failed(format!(
-            "{program} does not answer: {}",
-            self.last_output()
-        )))
+        Err(Fault::failed(format!("{program} does not answer: {}", self.last_output())))
     }
 
     fn last_output(&self) -> String {
@@ -228,12 +209,7 @@ impl Drop for Server {
 }
 
 fn vm_rss_kib(line: &str) -> Option<u64> {
-    line.strip_prefix("VmRSS:")?
-        .trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse()
-        .ok()
+    line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 fn free_port() -> Result<u16, Fault> {
@@ -260,17 +236,9 @@ impl CpuTime {
     /// all threads, ended ones included, but counts in ticks of 10 ms.
     pub(crate) fn of(pid: u32) -> Self {
         let mut threads_ns = HashMap::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let text = fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
-            if let Some(ns) = text
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse().ok())
-            {
+            if let Some(ns) = text.split_whitespace().next().and_then(|word| word.parse().ok()) {
                 threads_ns.insert(entry.file_name().to_string_lossy().into_owned(), ns);
             }
         }
@@ -283,10 +251,7 @@ impl CpuTime {
             .take(2)
             .filter_map(|word| word.parse::<u64>().ok())
             .sum();
-        Self {
-            threads_ns,
-            ticks_ns: ticks * TICK_NS,
-        }
+        Self { threads_ns, ticks_ns: ticks * TICK_NS }
     }
 
     /// Time spent since an earlier reading. Where the kernel keeps no time by thread, or threads
@@ -298,10 +263,7 @@ impl CpuTime {
             .map(|(id, ns)| ns.saturating_sub(earlier.threads_ns.get(id).copied().unwrap_or(0)))
             .sum();
         let by_ticks = self.ticks_ns.saturating_sub(earlier.ticks_ns);
-        let ended = earlier
-            .threads_ns
-            .keys()
-            .any(|id| !self.threads_ns.contains_key(id));
+        let ended = earlier.threads_ns.keys().any(|id| !self.threads_ns.contains_key(id));
         if by_thread == 0 || (ended && by_ticks > by_thread + 2 * TICK_NS) {
             by_ticks
         } else {
@@ -343,14 +305,8 @@ mod tests {
         let line = |launch: Launch| launch.command_line(7, Path::new("/d")).join(" ");
         let common = "--port 7 --bind 127.0.0.1 --save  --appendonly no --dir /d";
         assert_eq!(line(launch(Kind::Peer, &[0])), format!("{common} --more"));
-        assert_eq!(
-            line(launch(Kind::Peer, &[0, 1])),
-            format!("{common} --io-threads 2 --more")
-        );
-        assert_eq!(
-            line(launch(Kind::Cordis, &[0, 1])),
-            format!("{common} --cores 0-1 --more")
-        );
+        assert_eq!(line(launch(Kind::Peer, &[0, 1])), format!("{common} --io-threads 2 --more"));
+        assert_eq!(line(launch(Kind::Cordis, &[0, 1])), format!("{common} --cores 0-1 --more"));
     }
 
     #[test]
@@ -362,9 +318,6 @@ mod tests {
             arguments: vec![],
         };
         let error = Server::start(&launch).unwrap_err().to_string();
-        assert!(
-            error.contains("/bin/false") && error.contains("no output"),
-            "{error}"
-        );
+        assert!(error.contains("/bin/false") && error.contains("no output"), "{error}");
     }
 }

@@ -1,9 +1,5 @@
 //! What the user reads: tables, figures, and the files of results. The only module that prints.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "reports are this program's output"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "reports are this program's output")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,45 +73,23 @@ pub(crate) struct Setting {
 impl Setting {
     /// Reads the setting of this process.
     pub(crate) fn read() -> Self {
-        let proc = |path: &str| {
-            fs::read_to_string(path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let proc = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let cpu_info = proc("/proc/cpuinfo");
-        let model = cpu_info
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"));
+        let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name"));
         Self {
             date: date(seconds / 86_400),
             host: proc("/proc/sys/kernel/hostname"),
             kernel: proc("/proc/sys/kernel/osrelease"),
-            cpu_model: model
-                .unwrap_or("unknown")
-                .trim_start_matches([' ', '\t', ':'])
-                .to_owned(),
-            cpu_count: cpu_info
-                .lines()
-                .filter(|line| line.starts_with("processor"))
-                .count(),
+            cpu_model: model.unwrap_or("unknown").trim_start_matches([' ', '\t', ':']).to_owned(),
+            cpu_count: cpu_info.lines().filter(|line| line.starts_with("processor")).count(),
             command_line: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
         }
     }
 
     /// The lines above a table.
     pub(crate) fn text(&self) -> String {
-        let Self {
-            date,
-            host,
-            kernel,
-            cpu_model,
-            cpu_count,
-            command_line,
-        } = self;
+        let Self { date, host, kernel, cpu_model, cpu_count, command_line } = self;
         format!("{command_line}\n{date}, {host}: Linux {kernel}, {cpu_count} x {cpu_model}\n")
     }
 
@@ -126,20 +100,13 @@ impl Setting {
 }
 
 fn quoted(word: String) -> String {
-    if word.is_empty() || word.contains(char::is_whitespace) {
-        format!("'{word}'")
-    } else {
-        word
-    }
+    if word.is_empty() || word.contains(char::is_whitespace) { format!("'{word}'") } else { word }
 }
 
 /// Text as a part of a file's name: words joined by dashes.
 pub(crate) fn file_name(text: &str) -> String {
     let parts = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    parts
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("-")
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 /// The Gregorian date of a day counted from 1970-01-01.
@@ -155,11 +122,7 @@ fn date(day: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day_of_month:02}")
 }
@@ -212,13 +175,8 @@ pub(crate) fn json(report: &impl Serialize) -> Result<String, Fault> {
 }
 
 /// The quantiles that a load reports.
-const QUANTILES: [(&str, f64); 5] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-];
+const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 /// What `load` reports.
 #[derive(Debug, Serialize)]
@@ -257,9 +215,7 @@ impl LoadReport {
         let mix = plan.workload.mix.iter().filter(|(_, weight)| *weight > 0);
         Self {
             target: plan.target.address.to_string(),
-            commands: mix
-                .map(|(command, weight)| format!("{weight} x {command}"))
-                .collect(),
+            commands: mix.map(|(command, weight)| format!("{weight} x {command}")).collect(),
             clients: plan.clients,
             pipeline: plan.pipeline,
             threads: plan.threads,
@@ -273,26 +229,13 @@ impl LoadReport {
             sent_bytes: tally.sent_bytes,
             received_bytes: tally.received_bytes,
             latency_us,
-            errors: tally
-                .errors
-                .iter()
-                .map(|(text, n)| (text.clone(), Value::from(*n)))
-                .collect(),
+            errors: tally.errors.iter().map(|(text, n)| (text.clone(), Value::from(*n))).collect(),
         }
     }
 
     /// The report for a reader.
     pub(crate) fn text(&self) -> String {
-        let Self {
-            target,
-            clients,
-            pipeline,
-            threads,
-            replies,
-            seconds,
-            nulls,
-            ..
-        } = self;
+        let Self { target, clients, pipeline, threads, replies, seconds, nulls, .. } = self;
         let loop_kind = match self.rate_wanted {
             None => "closed loop".into(),
             Some(rate) => format!("open loop at {rate:.0} requests/s"),
@@ -308,19 +251,12 @@ impl LoadReport {
             self.received_bytes as f64 / 1e6,
         );
         for (name, _) in QUANTILES.iter().chain([&("max", 1.0), &("mean", 0.0)]) {
-            let value = self
-                .latency_us
-                .get(*name)
-                .and_then(Value::as_f64)
-                .unwrap_or(0.0);
+            let value = self.latency_us.get(*name).and_then(Value::as_f64).unwrap_or(0.0);
             text.push_str(&format!("  {name} {value:.1}"));
         }
         text.push('\n');
         if self.unsent > 0 {
-            text.push_str(&format!(
-                "{} scheduled requests never left in time\n",
-                self.unsent
-            ));
+            text.push_str(&format!("{} scheduled requests never left in time\n", self.unsent));
         }
         for (error, count) in &self.errors {
             text.push_str(&format!("{count} errors: {error}\n"));
@@ -349,14 +285,9 @@ mod tests {
 
     #[test]
     fn table_aligns_columns() {
-        let rows = [
-            vec!["a".to_owned(), "100".to_owned()],
-            vec!["long".to_owned(), "1".to_owned()],
-        ];
-        assert_eq!(
-            table(&["row", "n"], &rows),
-            "row     n\n---------\na     100\nlong    1\n"
-        );
+        let rows =
+            [vec!["a".to_owned(), "100".to_owned()], vec!["long".to_owned(), "1".to_owned()]];
+        assert_eq!(table(&["row", "n"], &rows), "row     n\n---------\na     100\nlong    1\n");
     }
 
     #[test]

@@ -30,11 +30,7 @@ pub(crate) struct Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "malformed reply: byte 0x{:02x} where {} belongs",
-            self.byte, self.want
-        )
+        write!(f, "malformed reply: byte 0x{:02x} where {} belongs", self.byte, self.want)
     }
 }
 
@@ -132,10 +128,7 @@ impl ReplySkipper {
                 }
                 State::HeaderEnd(kind) => {
                     if byte != b'\n' {
-                        return Err(Malformed {
-                            byte,
-                            want: "a line feed",
-                        });
+                        return Err(Malformed { byte, want: "a line feed" });
                     }
                     at += 1;
                     self.header_done(kind, &mut each);
@@ -149,10 +142,7 @@ impl ReplySkipper {
                     if step == left {
                         self.element_done(&mut each);
                     } else {
-                        self.state = State::Body {
-                            left: left - step,
-                            error,
-                        };
+                        self.state = State::Body { left: left - step, error };
                     }
                 }
             }
@@ -182,18 +172,11 @@ impl ReplySkipper {
             }
             b'-' => {
                 self.classify(Outcome::Error);
-                if self.top {
-                    State::ErrorText
-                } else {
-                    State::Text
-                }
+                if self.top { State::ErrorText } else { State::Text }
             }
             b'$' | b'*' | b'=' | b'!' | b'%' | b'~' | b'|' | b'>' => State::Number(byte),
             _ => {
-                return Err(Malformed {
-                    byte,
-                    want: "a type",
-                });
+                return Err(Malformed { byte, want: "a type" });
             }
         };
         Ok(())
@@ -202,18 +185,12 @@ impl ReplySkipper {
     fn number_byte(&mut self, kind: u8, byte: u8) -> Result<(), Malformed> {
         match byte {
             b'0'..=b'9' => {
-                self.number = self
-                    .number
-                    .saturating_mul(10)
-                    .saturating_add(u64::from(byte - b'0'));
+                self.number = self.number.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
             }
             b'-' => self.negative = true,
             b'\r' => self.state = State::HeaderEnd(kind),
             _ => {
-                return Err(Malformed {
-                    byte,
-                    want: "a digit",
-                });
+                return Err(Malformed { byte, want: "a digit" });
             }
         }
         Ok(())
@@ -226,17 +203,11 @@ impl ReplySkipper {
         }
         match kind {
             b'$' | b'=' => {
-                self.state = State::Body {
-                    left: self.number.saturating_add(2),
-                    error: false,
-                };
+                self.state = State::Body { left: self.number.saturating_add(2), error: false };
             }
             b'!' => {
                 self.classify(Outcome::Error);
-                self.state = State::Body {
-                    left: self.number.saturating_add(2),
-                    error: self.top,
-                };
+                self.state = State::Body { left: self.number.saturating_add(2), error: self.top };
             }
             b'|' => {
                 // Attributes come before the element they describe, which is still awaited.
@@ -259,9 +230,7 @@ impl ReplySkipper {
     }
 
     fn await_elements(&mut self, each: u64) {
-        self.elements_left = self
-            .elements_left
-            .saturating_add(self.number.saturating_mul(each));
+        self.elements_left = self.elements_left.saturating_add(self.number.saturating_mul(each));
     }
 
     fn keep_error(&mut self, piece: &[u8]) {
@@ -279,9 +248,7 @@ impl ReplySkipper {
         match self.outcome {
             Outcome::Value => each(Reply::Value),
             Outcome::Null => each(Reply::Null),
-            Outcome::Error => each(Reply::Error(
-                self.error[..self.error_bytes].trim_ascii_end(),
-            )),
+            Outcome::Error => each(Reply::Error(self.error[..self.error_bytes].trim_ascii_end())),
         }
     }
 }
@@ -340,14 +307,7 @@ mod tests {
 
     fn stream() -> (Vec<u8>, Vec<&'static str>) {
         let bytes = STREAM.iter().flat_map(|(wire, _)| wire.bytes()).collect();
-        (
-            bytes,
-            STREAM
-                .iter()
-                .map(|(_, kind)| *kind)
-                .filter(|kind| !kind.is_empty())
-                .collect(),
-        )
+        (bytes, STREAM.iter().map(|(_, kind)| *kind).filter(|kind| !kind.is_empty()).collect())
     }
 
     #[test]
@@ -378,19 +338,13 @@ mod tests {
     #[test]
     fn skipper_long_error_is_cut() {
         let text = "E".repeat(500);
-        assert_eq!(
-            kinds(&[format!("-{text}\r\n+OK\r\n").as_bytes()]),
-            [&text[..128], "value"]
-        );
+        assert_eq!(kinds(&[format!("-{text}\r\n+OK\r\n").as_bytes()]), [&text[..128], "value"]);
     }
 
     #[test]
     fn skipper_wrong_bytes_are_refused() {
         for wrong in ["OK\r\n", "$x\r\n", "*1\rx", "$3\n"] {
-            assert!(
-                ReplySkipper::new().feed(wrong.as_bytes(), |_| ()).is_err(),
-                "{wrong:?}"
-            );
+            assert!(ReplySkipper::new().feed(wrong.as_bytes(), |_| ()).is_err(), "{wrong:?}");
         }
     }
 }

@@ -63,18 +63,11 @@ pub(crate) struct MemoryRow {
 
 const SET: &str = "SET __key__ __data__";
 const GET: &str = "GET __key__";
-const LIST: Prepare = Prepare::Fill {
-    key: "mylist",
-    command: "LPUSH mylist __data__",
-};
-const FULL_SET: Prepare = Prepare::Fill {
-    key: "myset",
-    command: "SADD myset element:__rand_int__",
-};
-const FULL_ZSET: Prepare = Prepare::Fill {
-    key: "myzset",
-    command: "ZADD myzset __rand_int__ element:__rand_int__",
-};
+const LIST: Prepare = Prepare::Fill { key: "mylist", command: "LPUSH mylist __data__" };
+const FULL_SET: Prepare =
+    Prepare::Fill { key: "myset", command: "SADD myset element:__rand_int__" };
+const FULL_ZSET: Prepare =
+    Prepare::Fill { key: "myzset", command: "ZADD myzset __rand_int__ element:__rand_int__" };
 
 /// Rows of the main table.
 fn perf() -> Vec<SpeedRow> {
@@ -85,38 +78,13 @@ fn perf() -> Vec<SpeedRow> {
         clients,
         pipeline,
         requests,
-        prepare: if command == GET {
-            Prepare::Keys
-        } else {
-            Prepare::Nothing
-        },
+        prepare: if command == GET { Prepare::Keys } else { Prepare::Nothing },
         budgets,
     };
     vec![
-        row(
-            "set c50 P16",
-            SET,
-            50,
-            16,
-            1_000_000,
-            [Some(0.60), Some(0.45)],
-        ),
-        row(
-            "get c50 P16",
-            GET,
-            50,
-            16,
-            1_000_000,
-            [Some(0.60), Some(0.45)],
-        ),
-        row(
-            "get c50 P100",
-            GET,
-            50,
-            100,
-            3_000_000,
-            [Some(0.52), Some(0.45)],
-        ),
+        row("set c50 P16", SET, 50, 16, 1_000_000, [Some(0.60), Some(0.45)]),
+        row("get c50 P16", GET, 50, 16, 1_000_000, [Some(0.60), Some(0.45)]),
+        row("get c50 P100", GET, 50, 100, 3_000_000, [Some(0.52), Some(0.45)]),
         row("set c50 P1", SET, 50, 1, 200_000, [Some(0.92), Some(0.45)]),
         row("get c50 P1", GET, 50, 1, 200_000, [Some(0.92), Some(0.45)]),
         row("get c1 P1", GET, 1, 1, 30_000, [None, Some(1.0)]),
@@ -147,19 +115,9 @@ fn suite() -> Vec<SpeedRow> {
         row("lpop", "LPOP mylist", LIST, 500_000),
         row("rpop", "RPOP mylist", LIST, 500_000),
         row("sadd", "SADD myset element:__rand_int__", Nothing, 500_000),
-        row(
-            "hset",
-            "HSET myhash element:__rand_int__ __data__",
-            Nothing,
-            500_000,
-        ),
+        row("hset", "HSET myhash element:__rand_int__ __data__", Nothing, 500_000),
         row("spop", "SPOP myset", FULL_SET, 500_000),
-        row(
-            "zadd",
-            "ZADD myzset __rand_int__ element:__rand_int__",
-            Nothing,
-            500_000,
-        ),
+        row("zadd", "ZADD myzset __rand_int__ element:__rand_int__", Nothing, 500_000),
         row("zpopmin", "ZPOPMIN myzset", FULL_ZSET, 500_000),
         row("lrange_100", "LRANGE mylist 0 99", LIST, 50_000),
         row("lrange_300", "LRANGE mylist 0 299", LIST, 50_000),
@@ -178,9 +136,7 @@ fn suite() -> Vec<SpeedRow> {
 fn memory() -> Vec<MemoryRow> {
     let fields: String = (0..10).map(|n| format!(" field{n} __rand_int__")).collect();
     // 37 is coprime to 1000, so the scores are all different and come in no order.
-    let members: String = (0..1000)
-        .map(|n| format!(" {} member:{n:08}", n * 37 % 1000))
-        .collect();
+    let members: String = (0..1000).map(|n| format!(" {} member:{n:08}", n * 37 % 1000)).collect();
     vec![
         MemoryRow {
             name: "string 16+64",
@@ -224,11 +180,8 @@ pub(crate) fn select(list: &str) -> Result<Selection, String> {
     let speed: Vec<SpeedRow> = perf().into_iter().chain(suite()).collect();
     let memory = memory();
     let words: Vec<&str> = list.split(',').map(str::trim).collect();
-    let names: Vec<&str> = speed
-        .iter()
-        .map(|row| row.name)
-        .chain(memory.iter().map(|row| row.name))
-        .collect();
+    let names: Vec<&str> =
+        speed.iter().map(|row| row.name).chain(memory.iter().map(|row| row.name)).collect();
     for word in &words {
         let known = ["all", "perf", "suite", "memory"].contains(word);
         if word.is_empty() || !(known || names.iter().any(|name| name.contains(word))) {
@@ -247,14 +200,8 @@ pub(crate) fn select(list: &str) -> Result<Selection, String> {
         })
     };
     Ok(Selection {
-        speed: speed
-            .into_iter()
-            .filter(|row| wanted(row.name, row.group))
-            .collect(),
-        memory: memory
-            .into_iter()
-            .filter(|row| wanted(row.name, "memory"))
-            .collect(),
+        speed: speed.into_iter().filter(|row| wanted(row.name, row.group)).collect(),
+        memory: memory.into_iter().filter(|row| wanted(row.name, "memory")).collect(),
     })
 }
 
@@ -266,9 +213,7 @@ mod tests {
     fn names(list: &str) -> Vec<&'static str> {
         let selection = select(list).unwrap();
         let speed = selection.speed.iter().map(|row| row.name);
-        speed
-            .chain(selection.memory.iter().map(|row| row.name))
-            .collect()
+        speed.chain(selection.memory.iter().map(|row| row.name)).collect()
     }
 
     #[test]
@@ -288,12 +233,7 @@ mod tests {
     fn commands_of_all_rows_compile() {
         let selection = select("all").unwrap();
         let memory = selection.memory.iter().map(|row| row.command.clone());
-        for command in selection
-            .speed
-            .iter()
-            .map(|row| row.command.to_owned())
-            .chain(memory)
-        {
+        for command in selection.speed.iter().map(|row| row.command.to_owned()).chain(memory) {
             Workload::new(&WorkloadSpec::uniform(&command, 10, 64), 0).unwrap();
         }
     }

@@ -60,14 +60,10 @@ impl FromStr for Distribution {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "uniform" => Ok(Self::Uniform),
-            None if text == "zipf" => Ok(Self::Zipf {
-                theta: THETA_DEFAULT,
-            }),
+            None if text == "zipf" => Ok(Self::Zipf { theta: THETA_DEFAULT }),
             Some(("zipf", theta)) => match theta.parse::<f64>() {
                 Ok(theta) if theta > 0.0 && theta <= 10.0 => Ok(Self::Zipf { theta }),
-                _ => Err(format!(
-                    "theta of zipf must be above 0 and at most 10, got '{theta}'"
-                )),
+                _ => Err(format!("theta of zipf must be above 0 and at most 10, got '{theta}'")),
             },
             _ => Err("expected uniform, zipf or zipf:THETA".into()),
         }
@@ -116,13 +112,8 @@ struct Zipf {
 
 impl Zipf {
     fn new(keys: u64, theta: f64) -> Self {
-        let mut zipf = Self {
-            theta,
-            count: keys as f64,
-            area_first: 0.0,
-            area_all: 0.0,
-            shortcut: 0.0,
-        };
+        let mut zipf =
+            Self { theta, count: keys as f64, area_first: 0.0, area_all: 0.0, shortcut: 0.0 };
         zipf.area_first = zipf.area(1.5) - 1.0;
         zipf.area_all = zipf.area(zipf.count + 0.5);
         zipf.shortcut = 2.0 - zipf.area_inverse(zipf.area(2.5) - zipf.weight(2.0));
@@ -150,22 +141,14 @@ impl Zipf {
         let log = x.ln();
         let t = (1.0 - self.theta) * log;
         // The quotient (e^t - 1) / t loses its digits near 0, so its series takes over there.
-        let quotient = if t.abs() > 1e-8 {
-            t.exp_m1() / t
-        } else {
-            1.0 + t * 0.5
-        };
+        let quotient = if t.abs() > 1e-8 { t.exp_m1() / t } else { 1.0 + t * 0.5 };
         quotient * log
     }
 
     fn area_inverse(&self, area: f64) -> f64 {
         // Rounding may push the argument of ln just outside its domain.
         let t = (area * (1.0 - self.theta)).max(-1.0);
-        let quotient = if t.abs() > 1e-8 {
-            t.ln_1p() / t
-        } else {
-            1.0 - t * 0.5
-        };
+        let quotient = if t.abs() > 1e-8 { t.ln_1p() / t } else { 1.0 - t * 0.5 };
         (quotient * area).exp()
     }
 }
@@ -222,10 +205,7 @@ mod tests {
         for key in draw(Distribution::Uniform, 50, 1, 100_000) {
             counts[key as usize] += 1;
         }
-        assert!(
-            counts.iter().all(|&n| (1700..2300).contains(&n)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&n| (1700..2300).contains(&n)), "{counts:?}");
     }
 
     #[test]
@@ -240,36 +220,22 @@ mod tests {
             for held in [1, 10, 100, 500] {
                 let seen = counts[..held].iter().sum::<u64>() as f64 / DRAWS as f64;
                 let want = zipf_share(KEYS, held as u64, theta);
-                assert!(
-                    (seen - want).abs() < 0.005,
-                    "theta {theta} top {held}: {seen} {want}"
-                );
+                assert!((seen - want).abs() < 0.005, "theta {theta} top {held}: {seen} {want}");
             }
         }
     }
 
     #[test]
     fn zipf_single_key_is_always_that_key() {
-        assert!(
-            draw(Distribution::Zipf { theta: 0.99 }, 1, 3, 1000)
-                .iter()
-                .all(|&key| key == 0)
-        );
+        assert!(draw(Distribution::Zipf { theta: 0.99 }, 1, 3, 1000).iter().all(|&key| key == 0));
     }
 
     #[test]
     fn distribution_text_is_checked() {
         assert_eq!("uniform".parse(), Ok(Distribution::Uniform));
-        assert_eq!(
-            "zipf".parse(),
-            Ok(Distribution::Zipf {
-                theta: THETA_DEFAULT
-            })
-        );
+        assert_eq!("zipf".parse(), Ok(Distribution::Zipf { theta: THETA_DEFAULT }));
         assert_eq!("zipf:1.2".parse(), Ok(Distribution::Zipf { theta: 1.2 }));
-        for wrong in [
-            "", "zipf:", "zipf:0", "zipf:-1", "zipf:x", "zipf:nan", "normal",
-        ] {
+        for wrong in ["", "zipf:", "zipf:0", "zipf:-1", "zipf:x", "zipf:nan", "normal"] {
             assert!(wrong.parse::<Distribution>().is_err(), "{wrong}");
         }
     }

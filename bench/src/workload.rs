@@ -36,22 +36,13 @@ impl Template {
         if words.is_empty() {
             return Err("the command is empty".into());
         }
-        let mut template = Self {
-            bytes: Vec::new(),
-            holes: Vec::new(),
-        };
-        template
-            .bytes
-            .extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        let mut template = Self { bytes: Vec::new(), holes: Vec::new() };
+        template.bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
         for word in &words {
             let (text, holes) = expand(word, data);
-            template
-                .bytes
-                .extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
+            template.bytes.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
             let start = template.bytes.len();
-            template
-                .holes
-                .extend(holes.into_iter().map(|(at, fill)| (start + at, fill)));
+            template.holes.extend(holes.into_iter().map(|(at, fill)| (start + at, fill)));
             template.bytes.extend_from_slice(&text);
             template.bytes.extend_from_slice(b"\r\n");
         }
@@ -101,8 +92,7 @@ fn expand(word: &str, data: &[u8]) -> (Vec<u8>, Vec<(usize, Fill)>) {
         } else if let Some(tail) = rest.strip_prefix("__rand_int__") {
             Some((tail, Fill::Draw))
         } else {
-            rest.strip_prefix("__seq__")
-                .map(|tail| (tail, Fill::Sequence))
+            rest.strip_prefix("__seq__").map(|tail| (tail, Fill::Sequence))
         };
         if let Some((tail, fill)) = fill {
             holes.push((text.len(), fill));
@@ -123,10 +113,7 @@ fn expand(word: &str, data: &[u8]) -> (Vec<u8>, Vec<(usize, Fill)>) {
 /// Writes a number into a slot of [`DIGITS`] bytes with leading zeros; higher digits are dropped.
 fn write_digits(slot: &mut [u8], number: u64) {
     // Two halves of 32 bits divide faster than one of 64.
-    let halves = [
-        (number / 1_000_000 % 1_000_000) as u32,
-        (number % 1_000_000) as u32,
-    ];
+    let halves = [(number / 1_000_000 % 1_000_000) as u32, (number % 1_000_000) as u32];
     for (half, part) in halves.into_iter().zip(slot.chunks_exact_mut(DIGITS / 2)) {
         let mut left = half;
         for digit in part.iter_mut().rev() {
@@ -168,9 +155,7 @@ impl WorkloadSpec {
         const ALPHABET: &[u8; 64] =
             b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-.";
         let mut random = Random::new(self.seed, u64::MAX);
-        (0..self.value_bytes)
-            .map(|_| ALPHABET[random.below(64) as usize])
-            .collect()
+        (0..self.value_bytes).map(|_| ALPHABET[random.below(64) as usize]).collect()
     }
 }
 
@@ -214,11 +199,7 @@ impl Workload {
 
     /// The longest request.
     pub(crate) fn request_bytes_max(&self) -> usize {
-        self.templates
-            .iter()
-            .map(|(template, _)| template.bytes.len())
-            .max()
-            .unwrap_or(0)
+        self.templates.iter().map(|(template, _)| template.bytes.len()).max().unwrap_or(0)
     }
 
     /// Appends the next request.
@@ -286,20 +267,13 @@ mod tests {
         let spec = spec(&[("SET __key__ __data__", 1), ("GET __key__", 3)]);
         assert_eq!(requests(&spec, 0, 200), requests(&spec, 0, 200));
         assert_ne!(requests(&spec, 0, 200), requests(&spec, 1, 200));
-        let other = WorkloadSpec {
-            seed: 10,
-            ..spec.clone()
-        };
+        let other = WorkloadSpec { seed: 10, ..spec.clone() };
         assert_ne!(requests(&spec, 0, 200), requests(&other, 0, 200));
     }
 
     #[test]
     fn workload_mix_follows_the_weights() {
-        let out = requests(
-            &spec(&[("SET a b", 1), ("GET a", 3), ("DEL a", 0)]),
-            0,
-            40_000,
-        );
+        let out = requests(&spec(&[("SET a b", 1), ("GET a", 3), ("DEL a", 0)]), 0, 40_000);
         let text = String::from_utf8(out).unwrap();
         let sets = text.matches("SET").count();
         assert!((9_500..10_500).contains(&sets), "{sets}");

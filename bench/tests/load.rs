@@ -1,9 +1,5 @@
 //! `cordis-bench load` as a user runs it, against a responder in this process.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -27,11 +23,7 @@ impl Responder {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (requests, hellos) = (Arc::new(AtomicU64::new(0)), Arc::default());
-        let responder = Self {
-            port,
-            requests: Arc::clone(&requests),
-            hellos: Arc::clone(&hellos),
-        };
+        let responder = Self { port, requests: Arc::clone(&requests), hellos: Arc::clone(&hellos) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (requests, hellos) = (Arc::clone(&requests), Arc::clone(&hellos));
@@ -47,11 +39,7 @@ impl Responder {
 
     fn json(&self, options: &str) -> Value {
         let output = self.load(&format!("--json {options}"));
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -78,11 +66,7 @@ fn serve(stream: TcpStream, requests: &AtomicU64, hellos: &Mutex<Vec<Vec<String>
             _ => b"-ERR unknown command 'BAD'\r\n",
         };
         let number = requests.fetch_add(1, Ordering::SeqCst);
-        let cut = if number.is_multiple_of(3) {
-            1
-        } else {
-            reply.len()
-        };
+        let cut = if number.is_multiple_of(3) { 1 } else { reply.len() };
         writer.write_all(&reply[..cut]).unwrap();
         writer.write_all(&reply[cut..]).unwrap();
     }
@@ -91,10 +75,7 @@ fn serve(stream: TcpStream, requests: &AtomicU64, hellos: &Mutex<Vec<Vec<String>
 fn read_command(reader: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
     let mut header = || {
         let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|&bytes| bytes > 0)?;
+        reader.read_line(&mut line).ok().filter(|&bytes| bytes > 0)?;
         line.trim().get(1..)?.parse::<usize>().ok()
     };
     let count = header()?;
@@ -111,10 +92,7 @@ fn read_command(reader: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
 }
 
 fn bench(line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cordis-bench"))
-        .args(line.split_whitespace())
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_cordis-bench")).args(line.split_whitespace()).output().unwrap()
 }
 
 #[test]
@@ -125,10 +103,7 @@ fn load_sends_exactly_the_requests_asked_for() {
     assert_eq!(responder.seen(), 1003);
     assert_eq!(report["errors"], serde_json::json!({}));
     let nulls = report["nulls"].as_u64().unwrap();
-    assert!(
-        (850..980).contains(&nulls),
-        "ten of eleven requests are GETs: {nulls}"
-    );
+    assert!((850..980).contains(&nulls), "ten of eleven requests are GETs: {nulls}");
     let latency = &report["latency_us"];
     let us = |name: &str| latency[name].as_f64().unwrap();
     assert!(us("p50") > 0.0 && us("p50") <= us("p99") && us("p99") <= us("max"));
@@ -138,9 +113,7 @@ fn load_sends_exactly_the_requests_asked_for() {
 fn load_counts_errors_by_text() {
     let responder = Responder::start();
     let report = responder.json("--requests 100 --command BAD --command LIST --clients 3");
-    let errors = report["errors"]["ERR unknown command 'BAD'"]
-        .as_u64()
-        .unwrap();
+    let errors = report["errors"]["ERR unknown command 'BAD'"].as_u64().unwrap();
     assert!((20..80).contains(&errors), "{report}");
     assert_eq!(report["replies"], 100);
 }
@@ -157,10 +130,7 @@ fn load_warms_up_without_counting() {
 fn load_open_loop_keeps_its_rate() {
     let responder = Responder::start();
     let report = responder.json("--rate 2000 --duration 500ms --clients 4 --threads 2");
-    assert_eq!(
-        report["replies"].as_u64().unwrap() + report["unsent"].as_u64().unwrap(),
-        1000
-    );
+    assert_eq!(report["replies"].as_u64().unwrap() + report["unsent"].as_u64().unwrap(), 1000);
     let seconds = report["seconds"].as_f64().unwrap();
     assert!((0.49..3.0).contains(&seconds), "{seconds}");
 }
@@ -181,26 +151,14 @@ fn load_introduces_itself() {
     responder.json("--requests 1 --clients 1 --auth ann:secret --resp3");
     let hellos = responder.hellos.lock().unwrap();
     let lines: Vec<String> = hellos.iter().map(|words| words.join(" ")).collect();
-    assert_eq!(
-        lines,
-        ["AUTH secret", "SELECT 3", "HELLO 3 AUTH ann secret"]
-    );
+    assert_eq!(lines, ["AUTH secret", "SELECT 3", "HELLO 3 AUTH ann secret"]);
 }
 
 #[test]
 fn load_text_names_the_quantiles() {
     let output = Responder::start().load("--requests 10");
     let text = String::from_utf8(output.stdout).unwrap();
-    for part in [
-        "10 replies",
-        "p50 ",
-        "p90 ",
-        "p99 ",
-        "p99.9 ",
-        "p99.99 ",
-        "max ",
-        "closed loop",
-    ] {
+    for part in ["10 replies", "p50 ", "p90 ", "p99 ", "p99.9 ", "p99.99 ", "max ", "closed loop"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -230,26 +188,14 @@ fn wrong_options_are_one_line_and_exit_2() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}: {text}");
         assert_eq!(text.lines().count(), 1, "{line}: {text}");
-        assert!(
-            text.starts_with("cordis-bench: ") && !text.contains("error:"),
-            "{line}: {text}"
-        );
+        assert!(text.starts_with("cordis-bench: ") && !text.contains("error:"), "{line}: {text}");
     }
 }
 
 #[test]
 fn help_and_version_are_no_errors() {
-    for line in [
-        "--help",
-        "--version",
-        "load --help",
-        "compare --help",
-        "hit-ratio --help",
-    ] {
+    for line in ["--help", "--version", "load --help", "compare --help", "hit-ratio --help"] {
         let output = bench(line);
-        assert!(
-            output.status.success() && !output.stdout.is_empty(),
-            "{line}"
-        );
+        assert!(output.status.success() && !output.stdout.is_empty(), "{line}");
     }
 }

@@ -298,8 +298,7 @@ impl Node {
         client: &ClientState,
     ) {
         let flags = command.spec.flags;
-        let event =
-            if flags.contains(Flags::FAST) { Event::FastCommand } else { Event::Command };
+        let event = if flags.contains(Flags::FAST) { Event::FastCommand } else { Event::Command };
         self.note_delay(event, ns, now);
         // Redis: EXEC is not logged, the calls in it are. Ours are not timed one by one.
         let is_logged = !flags.contains(Flags::SKIP_SLOWLOG) || command.spec.name == "exec";
@@ -358,7 +357,8 @@ impl Node {
 
     /// Takes note of what the allocator says: pages in use, and resident.
     pub fn note_memory(&self, active_bytes: u64, resident_bytes: u64) {
-        self.overhead_bytes.store((active_bytes as i64 - self.data_bytes()).max(0), Ordering::Relaxed);
+        self.overhead_bytes
+            .store((active_bytes as i64 - self.data_bytes()).max(0), Ordering::Relaxed);
         self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
         self.used_peak_bytes.fetch_max(self.used_bytes(), Ordering::Relaxed);
     }

@@ -75,17 +75,10 @@ fn counter_of_an_allocating_call_moves() {
 #[test]
 fn get_in_the_steady_state_allocates_nothing() {
     let value = [b'v'; 64];
-    let calls: &[&[&[u8]]] = &[
-        &[b"SET", b"key:1", &value],
-        &[b"GET", b"key:1"],
-        &[b"get", b"none"],
-    ];
+    let calls: &[&[&[u8]]] =
+        &[&[b"SET", b"key:1", &value], &[b"GET", b"key:1"], &[b"get", b"none"]];
     for shard_count in [1, 2] {
-        assert_eq!(
-            steady_allocations(shard_count, calls),
-            0,
-            "{shard_count} shards"
-        );
+        assert_eq!(steady_allocations(shard_count, calls), 0, "{shard_count} shards");
     }
 }
 

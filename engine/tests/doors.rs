@@ -23,7 +23,7 @@ mod rng;
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Barrier, OnceLock, mpsc};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -36,7 +36,9 @@ use rng::{Rng, seed_or};
 /// More than most machines that test have processors, so that holders get preempted.
 const CORE_COUNT: usize = 4;
 /// Requests and calls of one core.
-const WORK_COUNT: usize = 15_000;
+const WORK_COUNT: usize = 30_000;
+/// Of so many times behind a door, a core is preempted there once.
+const HOLDER_YIELDS: usize = 100;
 /// Small, so that mailboxes are full now and then.
 const MAIL_COUNT: usize = 4;
 /// A machine that takes longer has stopped.
@@ -65,11 +67,7 @@ struct Shard {
 
 impl Shard {
     fn run(&mut self, from: usize, request: &Request) {
-        assert_eq!(
-            request.number,
-            self.last[from] + 1,
-            "core {from}: out of order"
-        );
+        assert_eq!(request.number, self.last[from] + 1, "core {from}: out of order");
         self.last[from] = request.number;
         self.ran_count += 1;
         self.balance += request.amount;
@@ -89,10 +87,7 @@ impl Machine {
     /// Wakes a core for which something was put down.
     fn notify(&self, core: usize) {
         if self.sleep[core].needs_doorbell() {
-            self.threads[core]
-                .get()
-                .expect("who sleeps has started")
-                .unpark();
+            self.threads[core].get().expect("who sleeps has started").unpark();
         }
     }
 
@@ -180,7 +175,7 @@ impl<'m> Core<'m> {
         while self.held[self.me].is_none() && (must || spins < 20) {
             self.held[self.me] = self.machine.shards[self.me].take_or_wait(self.id());
             spins += 1;
-            thread::yield_now();
+            std::hint::spin_loop();
         }
     }
 
@@ -220,9 +215,7 @@ impl<'m> Core<'m> {
         self.work_left -= 1;
         if self.rng.percent(10) {
             let all = self.rng.percent(30);
-            let doors = (0..CORE_COUNT)
-                .filter(|_| all || self.rng.percent(60))
-                .collect();
+            let doors = (0..CORE_COUNT).filter(|_| all || self.rng.percent(60)).collect();
             self.call = Some(doors);
             return;
         }
@@ -249,10 +242,7 @@ impl<'m> Core<'m> {
     fn mail(&mut self, to: usize, amount: i64) {
         self.sent[to] += 1;
         self.under_way[to] += 1;
-        self.late[to].push_back(Request {
-            number: self.sent[to],
-            amount,
-        });
+        self.late[to].push_back(Request { number: self.sent[to], amount });
         if self.rng.percent(50) {
             self.send_late();
         }
@@ -260,6 +250,10 @@ impl<'m> Core<'m> {
 
     /// Runs a request on a shard that is held, after what was mailed there before.
     fn run_through(&mut self, to: usize, held: &mut Shard, amount: i64) {
+        // Now and then the system takes the processor from a core behind a door.
+        if self.rng.below(HOLDER_YIELDS) == 0 {
+            thread::yield_now();
+        }
         while let Some(request) = held.inboxes[self.me].try_recv() {
             held.run(self.me, &request);
             self.under_way[to] -= 1;
@@ -269,13 +263,7 @@ impl<'m> Core<'m> {
             self.under_way[to] -= 1;
         }
         self.sent[to] += 1;
-        held.run(
-            self.me,
-            &Request {
-                number: self.sent[to],
-                amount,
-            },
-        );
+        held.run(self.me, &Request { number: self.sent[to], amount });
     }
 
     /// Runs the call that waits, if its doors can be had.
@@ -283,7 +271,7 @@ impl<'m> Core<'m> {
         let Some(doors) = self.call.take() else {
             return;
         };
-        if self.waiting.is_some() && self.rng.percent(5) {
+        if self.waiting.is_some() && self.rng.percent(1) {
             return self.abandon_call();
         }
         self.waiting = None;
@@ -319,10 +307,7 @@ impl<'m> Core<'m> {
     /// The client of the call has gone.
     fn abandon_call(&mut self) {
         // It may wait for its own door, and have got it at the beginning of the turn.
-        if let Some(door) = self
-            .waiting
-            .take()
-            .filter(|&door| self.held[door].is_none())
+        if let Some(door) = self.waiting.take().filter(|&door| self.held[door].is_none())
             && let Some(held) = self.machine.shards[door].stop_waiting(self.id())
         {
             self.machine.release(held);
@@ -332,9 +317,7 @@ impl<'m> Core<'m> {
 
     fn let_go_of_foreign(&mut self) {
         let me = self.me;
-        (0..CORE_COUNT)
-            .filter(|&index| index != me)
-            .for_each(|index| self.let_go(index));
+        (0..CORE_COUNT).filter(|&index| index != me).for_each(|index| self.let_go(index));
     }
 
     /// Mails what is late, requests and replies.
@@ -396,14 +379,8 @@ impl<'m> Core<'m> {
     fn has_mail(&mut self) -> bool {
         let (id, shards) = (self.id(), &self.machine.shards);
         self.machine.is_done()
-            || self
-                .posts
-                .iter()
-                .flatten()
-                .any(|post| !post.answers.is_empty())
-            || self
-                .waiting
-                .is_some_and(|door| shards[door].door.is_granted_to(id))
+            || self.posts.iter().flatten().any(|post| !post.answers.is_empty())
+            || self.waiting.is_some_and(|door| shards[door].door.is_granted_to(id))
             || self.has_own_mail()
     }
 
@@ -440,14 +417,8 @@ fn connect() -> (Vec<Posts>, Vec<Inboxes>) {
         posts.push(Vec::new());
     }
     for (from, to, requests, replies) in ways {
-        let answers = answers[from][to]
-            .take()
-            .expect("one way there, one way back");
-        posts[from].push((from != to).then_some(Post {
-            requests,
-            replies,
-            answers,
-        }));
+        let answers = answers[from][to].take().expect("one way there, one way back");
+        posts[from].push((from != to).then_some(Post { requests, replies, answers }));
     }
     (posts, inboxes)
 }
@@ -455,12 +426,7 @@ fn connect() -> (Vec<Posts>, Vec<Inboxes>) {
 fn machine(inboxes: Vec<Inboxes>) -> Arc<Machine> {
     let shard = |(id, inboxes)| {
         let last = [0; CORE_COUNT];
-        let shard = Shard {
-            last,
-            ran_count: 0,
-            balance: 0,
-            inboxes,
-        };
+        let shard = Shard { last, ran_count: 0, balance: 0, inboxes };
         Guarded::new(CoreId(id as u16), shard)
     };
     Arc::new(Machine {
@@ -474,10 +440,13 @@ fn machine(inboxes: Vec<Inboxes>) -> Arc<Machine> {
 /// Runs a machine to its end; returns what each core sent to each shard.
 fn run(seed: u64, machine: &Arc<Machine>, posts: Vec<Posts>) -> Vec<Sent> {
     let (ended, ends) = mpsc::channel();
+    let start = Arc::new(Barrier::new(CORE_COUNT));
     for (me, posts) in posts.into_iter().enumerate() {
-        let (machine, ended) = (Arc::clone(machine), ended.clone());
+        let (machine, start) = (Arc::clone(machine), Arc::clone(&start));
+        let ended = ended.clone();
         thread::spawn(move || {
             machine.threads[me].get_or_init(thread::current);
+            start.wait();
             let core = Core {
                 me,
                 rng: Rng::new(seed ^ ((me as u64 + 1) << 32)),
@@ -515,24 +484,14 @@ fn check(seed: u64) {
     let sent = run(seed, &machine, posts);
     let mut balance = 0;
     for (index, guarded) in machine.shards.iter().enumerate() {
-        let held = guarded
-            .try_take(CoreId(0))
-            .expect("nobody is left behind a door");
+        let held = guarded.try_take(CoreId(0)).expect("nobody is left behind a door");
         let want: Vec<u64> = sent.iter().map(|(by_shard, _)| by_shard[index]).collect();
         assert_eq!(held.last[..], want, "seed {seed:#x}, shard {index}");
-        assert_eq!(
-            held.ran_count,
-            want.iter().sum::<u64>(),
-            "seed {seed:#x}, shard {index}"
-        );
+        assert_eq!(held.ran_count, want.iter().sum::<u64>(), "seed {seed:#x}, shard {index}");
         balance += held.balance;
         assert_eq!(held.release(), None);
     }
-    assert_eq!(
-        balance,
-        sent.iter().map(|(_, amount)| amount).sum::<i64>(),
-        "seed {seed:#x}"
-    );
+    assert_eq!(balance, sent.iter().map(|(_, amount)| amount).sum::<i64>(), "seed {seed:#x}");
 }
 
 #[test]

@@ -20,11 +20,7 @@ struct BareTarget {
 
 impl BareTarget {
     fn new(shard_count: usize) -> Self {
-        Self {
-            shard_count,
-            bare: Bare::new(shard_count, 7),
-            clients: HashMap::new(),
-        }
+        Self { shard_count, bare: Bare::new(shard_count, 7), clients: HashMap::new() }
     }
 }
 
@@ -45,10 +41,7 @@ impl Target for BareTarget {
         if !self.clients.contains_key(client) {
             self.clients.insert(client.to_owned(), self.bare.client());
         }
-        let state = self
-            .clients
-            .get_mut(client)
-            .expect("it has just been inserted");
+        let state = self.clients.get_mut(client).expect("it has just been inserted");
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         self.bare.call(state, &words)
     }

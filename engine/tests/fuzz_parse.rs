@@ -1,9 +1,6 @@
 //! Runs the functions behind the parser's fuzz targets on seeded input for a few seconds. `SEED` and
 //! `ROUNDS` replay and prolong it.
-#![allow(
-    clippy::print_stderr,
-    reason = "the runner of the tests shows it with a failure"
-)]
+#![allow(clippy::print_stderr, reason = "the runner of the tests shows it with a failure")]
 
 #[path = "../fuzz/src/parse.rs"]
 mod parse;

@@ -1,10 +1,7 @@
 //! Replays journals: what a random run has left in the journals of its shards must build the same
 //! data anew, wherever and whenever it is replayed. Prints the seed of a run that fails; `SEED`
 //! replays it, `ROUNDS` runs more of them.
-#![allow(
-    clippy::print_stderr,
-    reason = "the runner of the tests shows it with a failure"
-)]
+#![allow(clippy::print_stderr, reason = "the runner of the tests shows it with a failure")]
 
 mod common;
 
@@ -36,22 +33,12 @@ fn contents(bare: &Bare) -> Contents {
     for shard in bare.held.iter().flatten() {
         for (db, dbase) in shard.keys.dbs() {
             for slot in SlotId::all() {
-                let _ = dbase
-                    .table(slot)
-                    .scan(Position::default(), usize::MAX, |entry| {
-                        assert_eq!(
-                            slot_of(entry.key()),
-                            slot,
-                            "a key in the table of another slot"
-                        );
-                        let value = (entry.value().bytes().to_vec(), entry.expires_at());
-                        let old = all.insert((db.0, entry.key().to_vec()), value);
-                        assert!(
-                            old.is_none(),
-                            "a key on two shards: {}",
-                            escaped(entry.key())
-                        );
-                    });
+                let _ = dbase.table(slot).scan(Position::default(), usize::MAX, |entry| {
+                    assert_eq!(slot_of(entry.key()), slot, "a key in the table of another slot");
+                    let value = (entry.value().bytes().to_vec(), entry.expires_at());
+                    let old = all.insert((db.0, entry.key().to_vec()), value);
+                    assert!(old.is_none(), "a key on two shards: {}", escaped(entry.key()));
+                });
             }
         }
     }
@@ -74,13 +61,7 @@ impl Run {
             shard.journal.attach();
         }
         let clients = (0..2).map(|_| bare.client()).collect();
-        Self {
-            seed,
-            bare,
-            clients,
-            calls: Calls::new(seed),
-            log: Vec::new(),
-        }
+        Self { seed, bare, clients, calls: Calls::new(seed), log: Vec::new() }
     }
 
     /// The last calls, as text.
@@ -118,19 +99,13 @@ impl Run {
             3 => format!("GETEX {key} PX {seconds}000"),
             _ => format!("PSETEX {key} {seconds}500 brief"),
         };
-        line.split(' ')
-            .map(|word| word.as_bytes().to_vec())
-            .collect()
+        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
     }
 
     fn evict(&mut self) {
         let policies = &Policy::ALL[1..];
         let policy = *self.calls.rng().pick(policies);
-        let params = EvictParams {
-            policy,
-            sample_count: 5,
-            lfu_decay_minutes: 1,
-        };
+        let params = EvictParams { policy, sample_count: 5, lfu_decay_minutes: 1 };
         self.log.push(format!("evict {}", policy.name()));
         for shard in self.bare.held.iter_mut().flatten() {
             shard.evict_one(&mut self.bare.clock, params, self.bare.now);
@@ -141,11 +116,7 @@ impl Run {
     fn take_records(&mut self) -> Vec<(usize, Record)> {
         let mut all = Vec::new();
         for (index, shard) in self.bare.held.iter_mut().enumerate() {
-            let records = shard
-                .as_mut()
-                .expect("a bare server holds all doors")
-                .journal
-                .take();
+            let records = shard.as_mut().expect("a bare server holds all doors").journal.take();
             assert!(
                 records.windows(2).all(|pair| pair[0].clock < pair[1].clock),
                 "the journal of a shard is in the order of its clock"
@@ -160,12 +131,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "SEED={:#x} after {} calls:\n{}",
-                self.seed,
-                self.log.len(),
-                self.tail()
-            );
+            eprintln!("SEED={:#x} after {} calls:\n{}", self.seed, self.log.len(), self.tail());
         }
     }
 }
@@ -176,33 +142,22 @@ fn check_effect(record: &Record) {
     let text = text_of(&record.call);
     let command = dispatch::resolve(&args)
         .unwrap_or_else(|error| panic!("an effect that is no call: {text}: {}", error.text()));
-    assert!(
-        command.spec.is_write(),
-        "an effect that writes nothing: {text}"
-    );
+    assert!(command.spec.is_write(), "an effect that writes nothing: {text}");
     let mut keys = Vec::new();
     find_keys(command.spec, &args, &mut keys);
     let slots: Vec<SlotId> = keys.iter().map(|key| slot_of(args.at(key.index))).collect();
     match record.slot {
-        Some(slot) => assert_eq!(
-            slots,
-            [slot],
-            "an effect is on one key, in the slot it names: {text}"
-        ),
-        None => assert!(
-            slots.is_empty(),
-            "an effect on a database that names a key: {text}"
-        ),
+        Some(slot) => {
+            assert_eq!(slots, [slot], "an effect is on one key, in the slot it names: {text}")
+        }
+        None => assert!(slots.is_empty(), "an effect on a database that names a key: {text}"),
     }
     let name = command.spec.name;
     let is_relative = matches!(name, "expire" | "pexpire" | "setex" | "psetex")
         || name == "set"
             && (3..args.len())
                 .any(|i| [&b"ex"[..], b"px"].contains(&&*args.at(i).to_ascii_lowercase()));
-    assert!(
-        !is_relative,
-        "an effect that depends on the time of its replay: {text}"
-    );
+    assert!(!is_relative, "an effect that depends on the time of its replay: {text}");
 }
 
 fn text_of(call: &OwnedArgs) -> String {
@@ -237,20 +192,13 @@ fn replay(records: &[(usize, Record)], shard_count: usize) -> Contents {
 /// The first difference, as text.
 fn difference(want: &Contents, got: &Contents) -> Option<String> {
     let keys = want.keys().chain(got.keys());
-    let wrong = keys
-        .into_iter()
-        .find(|key| want.get(*key) != got.get(*key))?;
+    let wrong = keys.into_iter().find(|key| want.get(*key) != got.get(*key))?;
     let show = |side: &Contents| match side.get(wrong) {
         None => "nothing".to_owned(),
         Some((value, deadline)) => format!("\"{}\" until {deadline:?}", escaped(value)),
     };
     let (db, key) = wrong;
-    Some(format!(
-        "db {db} \"{}\": run {}, replay {}",
-        escaped(key),
-        show(want),
-        show(got)
-    ))
+    Some(format!("db {db} \"{}\": run {}, replay {}", escaped(key), show(want), show(got)))
 }
 
 /// One run; `Err` tells what is wrong.
@@ -286,11 +234,7 @@ fn journal_of_random_runs_replayed_builds_the_same_data() {
         let (mut good, mut bad) = (0, CALL_COUNT);
         while bad - good > 1 {
             let middle = good.midpoint(bad);
-            if round(seed, middle).is_err() {
-                bad = middle
-            } else {
-                good = middle
-            }
+            if round(seed, middle).is_err() { bad = middle } else { good = middle }
         }
         let shortest = round(seed, bad).err().unwrap_or_default();
         panic!("SEED={seed:#x}: {what}\nafter {bad} calls: {shortest}");

@@ -107,19 +107,11 @@ const MODELS: &[Model] = &[
     },
 ];
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the report of a test without a harness"
-)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long a model took is worth knowing"
-)]
+#[expect(clippy::print_stdout, reason = "the report of a test without a harness")]
+#[expect(clippy::disallowed_methods, reason = "how long a model took is worth knowing")]
 fn main() {
-    let filters: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with('-'))
-        .collect();
+    let filters: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for model in MODELS {
         if !filters.is_empty() && !filters.iter().any(|filter| model.name.contains(filter)) {
             continue;
@@ -205,9 +197,7 @@ fn run_cores(count: usize, core: impl Fn(usize) + Clone + Send + 'static) {
         .collect();
     core(0);
     for thread in threads {
-        thread
-            .join()
-            .expect("a failing thread fails the model first");
+        thread.join().expect("a failing thread fails the model first");
     }
 }
 
@@ -221,12 +211,7 @@ fn door_wanted_by_three_cores() {
         *held += 1;
         release(&cores, held);
     });
-    assert_eq!(
-        *door
-            .try_take(id(0))
-            .expect("nobody is left behind the door"),
-        3
-    );
+    assert_eq!(*door.try_take(id(0)).expect("nobody is left behind the door"), 3);
 }
 
 /// The way in by one swap.
@@ -243,9 +228,7 @@ fn door_tried_by_two_cores() {
             }
         }
     });
-    let held = door
-        .try_take(id(1))
-        .expect("nobody is left behind the door");
+    let held = door.try_take(id(1)).expect("nobody is left behind the door");
     assert_eq!(*held, entries.load(Relaxed));
 }
 
@@ -269,12 +252,7 @@ fn doors_taken_in_ascending_order() {
         release(&cores, high);
     });
     for door in doors.iter() {
-        assert_eq!(
-            *door
-                .try_take(id(0))
-                .expect("nobody is left behind the door"),
-            3
-        );
+        assert_eq!(*door.try_take(id(0)).expect("nobody is left behind the door"), 3);
     }
 }
 
@@ -299,9 +277,7 @@ fn mailbox_smaller_than_its_traffic() {
         assert_eq!(*got, n);
     }
     assert!(receiver.is_empty());
-    thread
-        .join()
-        .expect("a failing thread fails the model first");
+    thread.join().expect("a failing thread fails the model first");
 }
 
 fn mailbox_dropped_while_in_use() {
@@ -313,9 +289,7 @@ fn mailbox_dropped_while_in_use() {
     });
     drop(receiver.try_recv());
     drop(receiver);
-    thread
-        .join()
-        .expect("a failing thread fails the model first");
+    thread.join().expect("a failing thread fails the model first");
     assert_eq!(std::sync::Arc::strong_count(&token), 1);
 }
 
@@ -342,9 +316,7 @@ fn mail_to_a_core_that_goes_to_sleep() {
         }
     }
     for thread in threads {
-        thread
-            .join()
-            .expect("a failing thread fails the model first");
+        thread.join().expect("a failing thread fails the model first");
     }
     assert!(cores[0].doorbells.load(Relaxed) <= cores[0].sleeps.load(Relaxed));
 }
@@ -357,17 +329,8 @@ struct Shard {
 
 impl Shard {
     fn run(&mut self, sender: usize, request: u32) {
-        let last = self
-            .ran
-            .iter()
-            .rev()
-            .find(|(by, _)| *by == sender)
-            .map_or(0, |(_, n)| *n);
-        assert_eq!(
-            request,
-            last + 1,
-            "requests of core {sender} are out of order"
-        );
+        let last = self.ran.iter().rev().find(|(by, _)| *by == sender).map_or(0, |(_, n)| *n);
+        assert_eq!(request, last + 1, "requests of core {sender} are out of order");
         self.ran.push((sender, request));
     }
 
@@ -382,16 +345,7 @@ impl Shard {
 /// A shard of core 0, and a sender for each of cores 1, 2, …
 fn shard(sender_count: usize) -> (Arc<Guarded<Shard>>, Vec<Sender<u32>>) {
     let (senders, inboxes) = (0..sender_count).map(|_| mailbox(4)).unzip();
-    (
-        Arc::new(Guarded::new(
-            id(0),
-            Shard {
-                ran: Vec::new(),
-                inboxes,
-            },
-        )),
-        senders,
-    )
+    (Arc::new(Guarded::new(id(0), Shard { ran: Vec::new(), inboxes })), senders)
 }
 
 /// The turns of core 0 until `count` requests have run.
@@ -439,9 +393,7 @@ fn requests_borrowed_or_mailed() {
         mail(&borrower, &mut sender, 3);
     });
     own(&cores, &shard, 3);
-    thread
-        .join()
-        .expect("a failing thread fails the model first");
+    thread.join().expect("a failing thread fails the model first");
 }
 
 /// Core 1 waits for the door and then mails, core 2 mails.
@@ -460,9 +412,7 @@ fn mail_and_a_waiting_borrower() {
     let mails = thread::spawn(move || mail(&sender, &mut second, 1));
     own(&cores, &shard, 3);
     for thread in [waits, mails] {
-        thread
-            .join()
-            .expect("a failing thread fails the model first");
+        thread.join().expect("a failing thread fails the model first");
     }
 }
 
@@ -499,9 +449,7 @@ fn mail_while_a_borrower_is_in() {
         });
     }
     for thread in [borrows, mails] {
-        thread
-            .join()
-            .expect("a failing thread fails the model first");
+        thread.join().expect("a failing thread fails the model first");
     }
 }
 
@@ -512,9 +460,7 @@ fn core_that_stops_waiting() {
     let shared = Arc::clone(&door);
     run_cores(3, move |me| {
         if me == 1 {
-            let held = shared
-                .take_or_wait(id(1))
-                .or_else(|| shared.stop_waiting(id(1)));
+            let held = shared.take_or_wait(id(1)).or_else(|| shared.stop_waiting(id(1)));
             if let Some(held) = held {
                 release(&cores, held);
             }
@@ -524,10 +470,5 @@ fn core_that_stops_waiting() {
             release(&cores, held);
         }
     });
-    assert_eq!(
-        *door
-            .try_take(id(0))
-            .expect("nobody is left behind the door"),
-        2
-    );
+    assert_eq!(*door.try_take(id(0)).expect("nobody is left behind the door"), 2);
 }

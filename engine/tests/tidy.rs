@@ -38,43 +38,22 @@ struct Ban {
 const BANS: &[Ban] = &[
     Ban {
         within: "engine/",
-        words: &[
-            "cordis_proxy",
-            "cordis_control",
-            "cordis_server",
-            "cordis_bench",
-        ],
+        words: &["cordis_proxy", "cordis_control", "cordis_server", "cordis_bench"],
         why: "the engine knows no other crate of ours",
     },
     Ban {
         within: "engine/src/store/",
-        words: &[
-            "crate::net",
-            "crate::resp::parse",
-            "crate::runtime",
-            "crate::commands",
-        ],
+        words: &["crate::net", "crate::resp::parse", "crate::runtime", "crate::commands"],
         why: "storage knows neither sockets nor commands",
     },
     Ban {
         within: "engine/src/resp/",
-        words: &[
-            "crate::net",
-            "crate::runtime",
-            "crate::store",
-            "crate::shard",
-        ],
+        words: &["crate::net", "crate::runtime", "crate::store", "crate::shard"],
         why: "the protocol knows no data and no session",
     },
     Ban {
         within: "engine/src/slots/",
-        words: &[
-            "crate::net",
-            "crate::runtime",
-            "crate::store",
-            "crate::shard",
-            "crate::commands",
-        ],
+        words: &["crate::net", "crate::runtime", "crate::store", "crate::shard", "crate::commands"],
         why: "slots are arithmetic",
     },
     Ban {
@@ -106,11 +85,7 @@ const BANS: &[Ban] = &[
         ],
         why: "control uses slots, resp, metrics and units, and nothing else of the engine",
     },
-    Ban {
-        within: "server/",
-        words: &["cordis_control"],
-        why: "a server runs without control",
-    },
+    Ban { within: "server/", words: &["cordis_control"], why: "a server runs without control" },
 ];
 
 /// One source file.
@@ -122,26 +97,17 @@ struct Source {
 
 fn top() -> PathBuf {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    top.canonicalize()
-        .expect("the workspace is where its crate was built")
+    top.canonicalize().expect("the workspace is where its crate was built")
 }
 
 /// All files of the tree that are ours, as paths relative to the top.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     for entry in entries {
-        let path = entry
-            .expect("a folder that can be opened can be listed")
-            .path();
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let path = entry.expect("a folder that can be opened can be listed").path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() {
-            if !matches!(
-                name.as_str(),
-                "target" | ".git" | "corpus" | "artifacts" | "results"
-            ) {
+            if !matches!(name.as_str(), "target" | ".git" | "corpus" | "artifacts" | "results") {
                 files(&path, found);
             }
         } else {
@@ -157,30 +123,20 @@ fn sources(endings: &[&str]) -> Vec<Source> {
     files(&top, &mut paths);
     paths.sort();
     let is_wanted = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|e| endings.iter().any(|ending| e == *ending))
+        path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending))
     };
     let read = |path: PathBuf| {
-        let relative = path
-            .strip_prefix(&top)
-            .expect("it was found below")
-            .to_string_lossy();
+        let relative = path.strip_prefix(&top).expect("it was found below").to_string_lossy();
         // What is no text is nobody's source.
         let text = fs::read_to_string(&path).unwrap_or_default();
-        Source {
-            path: relative.replace('\\', "/"),
-            text,
-        }
+        Source { path: relative.replace('\\', "/"), text }
     };
     paths.into_iter().filter(is_wanted).map(read).collect()
 }
 
 /// This file names what it forbids, and so does the check of the command table.
 fn names_what_it_forbids(source: &Source) -> bool {
-    matches!(
-        source.path.as_str(),
-        "engine/tests/tidy.rs" | "engine/tests/spec.rs"
-    )
+    matches!(source.path.as_str(), "engine/tests/tidy.rs" | "engine/tests/spec.rs")
 }
 
 /// Fails with all findings at once.
@@ -198,14 +154,8 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 #[test]
 fn imports_between_parts_keep_to_the_map() {
     let mut findings = Vec::new();
-    for source in sources(&["rs"])
-        .iter()
-        .filter(|s| !names_what_it_forbids(s))
-    {
-        for ban in BANS
-            .iter()
-            .filter(|ban| source.path.starts_with(ban.within))
-        {
+    for source in sources(&["rs"]).iter().filter(|s| !names_what_it_forbids(s)) {
+        for ban in BANS.iter().filter(|ban| source.path.starts_with(ban.within)) {
             for (line, code) in code_lines(&source.text) {
                 for word in ban.words.iter().filter(|word| code.contains(**word)) {
                     findings.push(format!("{}:{line}: {word}: {}", source.path, ban.why));
@@ -219,14 +169,9 @@ fn imports_between_parts_keep_to_the_map() {
 #[test]
 fn unsafe_code_is_only_where_it_may_be() {
     let mut findings = Vec::new();
-    for source in sources(&["rs"])
-        .iter()
-        .filter(|s| !names_what_it_forbids(s))
-    {
+    for source in sources(&["rs"]).iter().filter(|s| !names_what_it_forbids(s)) {
         let allowed = UNSAFE_FILES.contains(&source.path.as_str())
-            || UNSAFE_FOLDERS
-                .iter()
-                .any(|folder| source.path.starts_with(folder));
+            || UNSAFE_FOLDERS.iter().any(|folder| source.path.starts_with(folder));
         if allowed {
             continue;
         }
@@ -253,14 +198,7 @@ fn files_that_may_be_unsafe_exist() {
 
 #[test]
 fn nothing_unfinished_or_private_is_left() {
-    let words = [
-        "TODO",
-        "FIXME",
-        "XXX:",
-        "todo!(",
-        "unimplemented!(",
-        "dbg!(",
-    ];
+    let words = ["TODO", "FIXME", "XXX:", "todo!(", "unimplemented!(", "dbg!("];
     let paths = ["/work/", "/home/", "/root/", "/Users/", "/tmp/bash"];
     let mut findings = Vec::new();
     for source in sources(&["rs", "md", "toml", "sh", "txt", "json"]).iter() {
@@ -268,11 +206,7 @@ fn nothing_unfinished_or_private_is_left() {
             continue;
         }
         for (index, line) in source.text.lines().enumerate() {
-            for word in words
-                .iter()
-                .chain(&paths)
-                .filter(|word| line.contains(**word))
-            {
+            for word in words.iter().chain(&paths).filter(|word| line.contains(**word)) {
                 findings.push(format!("{}:{}: {word}", source.path, index + 1));
             }
         }
@@ -305,10 +239,7 @@ fn functions_keep_their_length() {
     for source in sources(&["rs"]) {
         for (start, name, lines) in functions(&source.text) {
             if lines > FUNCTION_LINES_MAX {
-                findings.push(format!(
-                    "{}:{start}: `{name}` has {lines} lines",
-                    source.path
-                ));
+                findings.push(format!("{}:{start}: `{name}` has {lines} lines", source.path));
             }
         }
     }
@@ -337,14 +268,7 @@ fn functions(text: &str) -> Vec<(usize, &str, usize)> {
 
 fn function_name(line: &str) -> Option<&str> {
     let mut words = line.trim_start().split(' ');
-    let before = [
-        "pub",
-        "pub(crate)",
-        "pub(super)",
-        "const",
-        "unsafe",
-        "async",
-    ];
+    let before = ["pub", "pub(crate)", "pub(super)", "const", "unsafe", "async"];
     let word = words.find(|word| !before.contains(word))?;
     let name = (word == "fn").then(|| words.next())??;
     name.split(['(', '<']).next()

@@ -45,12 +45,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Ready, String> {
         config.set_at_start("dir", path)?;
     }
     let listeners = listen(config)?;
-    Ok(Ready {
-        cpus,
-        listeners,
-        maxclients_lowered_from,
-        lock,
-    })
+    Ok(Ready { cpus, listeners, maxclients_lowered_from, lock })
 }
 
 /// The CPUs asked for, or all that may be used.
@@ -70,9 +65,7 @@ fn check_cpus(wanted: &[usize], allowed: &[usize], online: &[usize]) -> Result<(
     for cpu in wanted {
         if !online.contains(cpu) {
             let online = ranges(online);
-            return Err(format!(
-                "CPU {cpu} is not online: choose --cores from {online}"
-            ));
+            return Err(format!("CPU {cpu} is not online: choose --cores from {online}"));
         }
         if !allowed.contains(cpu) {
             let allowed = ranges(allowed);
@@ -95,11 +88,7 @@ pub(crate) fn ranges(numbers: &[usize]) -> String {
         }
     }
     let part = |(first, last): &(usize, usize)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     parts.iter().map(part).collect::<Vec<_>>().join(",")
 }
@@ -242,9 +231,7 @@ fn is_missing(error: &io::Error) -> bool {
     // EAFNOSUPPORT, EPROTONOSUPPORT and EPFNOSUPPORT have no kind of their own.
     const NO_SUCH_FAMILY: [i32; 3] = [97, 93, 96];
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || error
-            .raw_os_error()
-            .is_some_and(|errno| NO_SUCH_FAMILY.contains(&errno))
+        || error.raw_os_error().is_some_and(|errno| NO_SUCH_FAMILY.contains(&errno))
 }
 
 fn tcp_advice(address: SocketAddr, error: &io::Error) -> String {
@@ -307,9 +294,7 @@ fn try_hide() -> Option<()> {
     }
     let memory = OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
     for (at, len) in secret_ranges(&words) {
-        memory
-            .write_all_at(&vec![b'*'; len], start + at as u64)
-            .ok()?;
+        memory.write_all_at(&vec![b'*'; len], start + at as u64).ok()?;
     }
     Some(())
 }
@@ -324,10 +309,7 @@ fn secret_ranges(words: &[u8]) -> Vec<(usize, usize)> {
             found.push((at, word.len()));
         }
         follows = word == FLAG;
-        if let Some(value) = word
-            .strip_prefix(FLAG)
-            .and_then(|rest| rest.strip_prefix(b"="))
-        {
+        if let Some(value) = word.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix(b"=")) {
             found.push((at + FLAG.len() + 1, value.len()));
         }
         at += word.len() + 1;
@@ -357,10 +339,8 @@ mod tests {
     #[test]
     fn secrets_are_found_in_both_forms() {
         let words = b"x\0--requirepass\0abc\0--port\01\0--requirepass=de\0--requirepassx\0y\0";
-        let found: Vec<&[u8]> = secret_ranges(words)
-            .into_iter()
-            .map(|(at, len)| &words[at..at + len])
-            .collect();
+        let found: Vec<&[u8]> =
+            secret_ranges(words).into_iter().map(|(at, len)| &words[at..at + len]).collect();
         assert_eq!(found, [&b"abc"[..], b"de"]);
         assert_eq!(secret_ranges(b"x\0--requirepass"), []);
     }
@@ -374,10 +354,7 @@ mod tests {
         fs::create_dir(&dir).expect("the directory is writable");
         let lock = DirLock::take(&dir).expect("nobody uses it");
         let error = DirLock::take(&dir).expect_err("it is taken");
-        assert!(
-            error.contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(lock);
         drop(DirLock::take(&dir).expect("nobody uses it any more"));
         fs::remove_dir_all(dir).expect("it is there");
@@ -397,10 +374,7 @@ mod tests {
         let port = taken.local_addr().expect("it is bound").port();
         let mut listeners = Vec::new();
         let error = listen_at("127.0.0.1", port, 16, &mut listeners).expect_err("it is taken");
-        assert!(
-            error.contains(&format!("port {port} of 127.0.0.1 is in use")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("port {port} of 127.0.0.1 is in use")), "{error}");
         // An address of a net for documentation, which no host has.
         let error = listen_at("203.0.113.7", port, 16, &mut listeners).expect_err("not ours");
         assert!(error.contains("no address 203.0.113.7"), "{error}");

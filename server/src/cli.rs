@@ -47,11 +47,7 @@ fn flag(spec: &'static ConfigSpec) -> Arg {
         None => arg,
     };
     // Several addresses may be given one by one, and an optional one begins with `-`.
-    if spec.name == "bind" {
-        arg.action(ArgAction::Append).allow_hyphen_values(true)
-    } else {
-        arg
-    }
+    if spec.name == "bind" { arg.action(ArgAction::Append).allow_hyphen_values(true) } else { arg }
 }
 
 fn command() -> Command {
@@ -88,18 +84,14 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Request,
 fn settings(matches: &ArgMatches) -> Result<Box<Config>, String> {
     let config = Box::new(Config::default());
     if let Some(path) = matches.get_one::<String>(FILE) {
-        config
-            .load(Path::new(path))
-            .map_err(|error| error.to_string())?;
+        config.load(Path::new(path)).map_err(|error| error.to_string())?;
     }
     for spec in SPECS {
         let Some(values) = matches.get_many::<String>(spec.name) else {
             continue;
         };
         let text = values.map(String::as_str).collect::<Vec<_>>().join(" ");
-        config
-            .load_flag(spec.name, &text)
-            .map_err(|error| error.to_string())?;
+        config.load_flag(spec.name, &text).map_err(|error| error.to_string())?;
     }
     Ok(config)
 }
@@ -151,15 +143,7 @@ mod tests {
 
     #[test]
     fn flags_set_options() {
-        let words = [
-            "--port",
-            "7000",
-            "--save",
-            "",
-            "--maxmemory=1gb",
-            "--slot-balance",
-            "yes",
-        ];
+        let words = ["--port", "7000", "--save", "", "--maxmemory=1gb", "--slot-balance", "yes"];
         let config = config(&words);
         assert_eq!((config.port(), config.maxmemory()), (7000, 1 << 30));
         assert!(config.slot_balance());
@@ -167,21 +151,10 @@ mod tests {
 
     #[test]
     fn flags_take_negative_numbers_aliases_and_several_addresses() {
-        let words = [
-            "--slowlog-log-slower-than",
-            "-1",
-            "--list-max-ziplist-size",
-            "-3",
-        ];
+        let words = ["--slowlog-log-slower-than", "-1", "--list-max-ziplist-size", "-3"];
         let got = config(&words);
-        assert_eq!(
-            (got.slowlog_slower_than_us(), got.list_max_listpack_size()),
-            (-1, -3)
-        );
-        assert_eq!(
-            &*config(&["--bind", "10.0.0.7", "--bind", "-::1"]).bind(),
-            "10.0.0.7 -::1"
-        );
+        assert_eq!((got.slowlog_slower_than_us(), got.list_max_listpack_size()), (-1, -3));
+        assert_eq!(&*config(&["--bind", "10.0.0.7", "--bind", "-::1"]).bind(), "10.0.0.7 -::1");
     }
 
     #[test]
@@ -201,16 +174,8 @@ mod tests {
 
     #[test]
     fn print_config_shows_no_secret() {
-        let words = [
-            "--requirepass",
-            "hunter2",
-            "--port",
-            "7000",
-            "--print-config",
-        ];
-        let Ok(Request::Show(text)) = run(&words) else {
-            panic!("it is asked to print")
-        };
+        let words = ["--requirepass", "hunter2", "--port", "7000", "--print-config"];
+        let Ok(Request::Show(text)) = run(&words) else { panic!("it is asked to print") };
         assert!(text.contains("port = 7000\n") && !text.contains("hunter2"));
         for spec in SPECS {
             assert!(text.contains(&format!("{} = ", spec.name)), "{}", spec.name);
@@ -219,20 +184,9 @@ mod tests {
 
     #[test]
     fn help_and_version_are_shown() {
-        let Ok(Request::Show(help)) = run(&["--help"]) else {
-            panic!("it is asked for help")
-        };
-        assert!(
-            SPECS
-                .iter()
-                .all(|spec| help.contains(&format!("--{}", spec.name)))
-        );
-        let Ok(Request::Show(version)) = run(&["--version"]) else {
-            panic!("it is asked")
-        };
-        assert_eq!(
-            version,
-            format!("cordis-server {}\n", env!("CARGO_PKG_VERSION"))
-        );
+        let Ok(Request::Show(help)) = run(&["--help"]) else { panic!("it is asked for help") };
+        assert!(SPECS.iter().all(|spec| help.contains(&format!("--{}", spec.name))));
+        let Ok(Request::Show(version)) = run(&["--version"]) else { panic!("it is asked") };
+        assert_eq!(version, format!("cordis-server {}\n", env!("CARGO_PKG_VERSION")));
     }
 }

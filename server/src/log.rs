@@ -56,11 +56,7 @@ impl Log {
         let (messages, queue) = sync_channel(QUEUE_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let (filter, level) = reload::Layer::new(targets(config.loglevel()));
-        let log = Self {
-            messages,
-            dropped: dropped.clone(),
-            level,
-        };
+        let log = Self { messages, dropped: dropped.clone(), level };
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_all(sink, &queue, &dropped))
@@ -68,24 +64,15 @@ impl Log {
         let lines = tracing_subscriber::fmt::layer()
             .with_target(false)
             .with_ansi(is_terminal)
-            .with_writer(Lines {
-                messages: log.messages.clone(),
-                dropped: log.dropped.clone(),
-            });
-        let lines = if config.log_is_json() {
-            lines.json().boxed()
-        } else {
-            lines.boxed()
-        };
+            .with_writer(Lines { messages: log.messages.clone(), dropped: log.dropped.clone() });
+        let lines = if config.log_is_json() { lines.json().boxed() } else { lines.boxed() };
         Registry::default().with(filter).with(lines).init();
         Ok(log)
     }
 
     /// Changes the least severity that is logged, as `loglevel` names it.
     pub(crate) fn set_level(&self, word: &str) {
-        let level = ["debug", "verbose", "notice", "warning"]
-            .iter()
-            .position(|w| *w == word);
+        let level = ["debug", "verbose", "notice", "warning"].iter().position(|w| *w == word);
         if let Some(level) = level {
             // Fails only if the subscriber is gone, and it lives as long as the process.
             let _ = self.level.reload(targets(level as u8));
@@ -115,9 +102,7 @@ fn targets(loglevel: u8) -> Targets {
         _ => LevelFilter::WARN,
     };
     let ours = ["cordis_engine", "cordis_proxy", "cordis_server"].map(|name| (name, level));
-    Targets::new()
-        .with_default(LevelFilter::WARN)
-        .with_targets(ours)
+    Targets::new().with_default(LevelFilter::WARN).with_targets(ours)
 }
 
 /// Where the subscriber writes its lines: into the queue.
@@ -180,11 +165,9 @@ impl Sink {
         if path.is_empty() {
             return Ok(Self::Stderr);
         }
-        LogFile::open(Path::new(path), rotation)
-            .map(Self::File)
-            .map_err(|error| {
-                format!("cannot open the log file {path}: {error}; choose another with --logfile")
-            })
+        LogFile::open(Path::new(path), rotation).map(Self::File).map_err(|error| {
+            format!("cannot open the log file {path}: {error}; choose another with --logfile")
+        })
     }
 
     /// There is nowhere to report a failure to write the log.
@@ -219,9 +202,7 @@ struct LogFile {
 
 /// Number of the day in UTC.
 fn day_of(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_secs() / SECONDS_PER_DAY
 }
 
@@ -232,13 +213,7 @@ impl LogFile {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let meta = file.metadata()?;
         let day = day_of(meta.modified().unwrap_or_else(|_| SystemTime::now()));
-        Ok(Self {
-            path,
-            rotation,
-            file,
-            bytes: meta.len(),
-            day,
-        })
+        Ok(Self { path, rotation, file, bytes: meta.len(), day })
     }
 
     fn write(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
@@ -317,8 +292,7 @@ mod tests {
         let now = SystemTime::now();
         let mut file = LogFile::open(&path, Rotation::Daily).expect("it can be made");
         file.write(b"a\n", now).expect("it is open");
-        file.write(b"b\n", now + Duration::from_secs(SECONDS_PER_DAY))
-            .expect("it is open");
+        file.write(b"b\n", now + Duration::from_secs(SECONDS_PER_DAY)).expect("it is open");
         assert_eq!(text(&path, ".1").as_deref(), Some("a\n"));
         assert_eq!(text(&path, "").as_deref(), Some("b\n"));
         fs::remove_dir_all(dir).expect("it is there");
@@ -341,19 +315,14 @@ mod tests {
 
     #[test]
     fn sink_that_cannot_be_opened_says_what_to_do() {
-        let error = Sink::open("/nosuch/log", Rotation::Never)
-            .err()
-            .expect("it is not there");
+        let error = Sink::open("/nosuch/log", Rotation::Never).err().expect("it is not there");
         assert!(error.contains("/nosuch/log") && error.contains("--logfile"));
     }
 
     #[test]
     fn lines_beyond_the_queue_are_counted() {
         let (messages, queue) = sync_channel(1);
-        let lines = Lines {
-            messages,
-            dropped: Arc::default(),
-        };
+        let lines = Lines { messages, dropped: Arc::default() };
         let mut writer = lines.make_writer();
         writer.write_all(b"a").expect("it never fails");
         writer.write_all(b"b").expect("it never fails");

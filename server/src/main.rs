@@ -66,12 +66,7 @@ fn run(config: Config) -> Result<(), String> {
     }));
     let (greeting, unixsocket) = (greeting(&config, &ready), config.unixsocket());
     tell(&config, &ready);
-    let Ready {
-        cpus,
-        listeners,
-        lock,
-        ..
-    } = ready;
+    let Ready { cpus, listeners, lock, .. } = ready;
     let options = Options {
         config,
         cores: cpus,
@@ -99,20 +94,14 @@ fn stop_on_panic(log: &Arc<Log>) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("?").to_owned();
-        tracing::error!(
-            thread = name,
-            "{panic}; the process ends, please report this"
-        );
+        tracing::error!(thread = name, "{panic}; the process ends, please report this");
         log.flush();
         std::process::abort();
     }));
 }
 
 fn run_id() -> Result<String, String> {
-    Ok(boot::random::<20>()?
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(boot::random::<20>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn tell(config: &Config, ready: &Ready) {
@@ -176,4 +165,3 @@ fn watch(running: &Running, signals: &Signals, log: &Log) {
         }
     }
 }
-

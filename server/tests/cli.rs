@@ -32,9 +32,7 @@ impl Folder {
     fn file(&self, name: &str, text: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, text).expect("the directory is writable");
-        path.to_str()
-            .expect("its name is made of letters")
-            .to_owned()
+        path.to_str().expect("its name is made of letters").to_owned()
     }
 }
 
@@ -51,9 +49,7 @@ fn server(arguments: &[&str]) -> Command {
 }
 
 fn outcome(arguments: &[&str]) -> Output {
-    server(arguments)
-        .output()
-        .expect("the binary was built for this test")
+    server(arguments).output().expect("the binary was built for this test")
 }
 
 /// The one line on standard error of a server that ends with `code`.
@@ -100,15 +96,9 @@ impl Running {
         let mut arguments = vec!["--port", &port_text, "--dir", folder.text(), "--cores", "0"];
         arguments.extend(more);
         let child = server(&arguments).stderr(Stdio::piped()).spawn();
-        let mut running = Self {
-            child: child.expect("the binary was built"),
-            port,
-        };
+        let mut running = Self { child: child.expect("the binary was built"), port };
         eventually("an answer to PING", || {
-            assert!(
-                running.child.try_wait().expect("it is ours").is_none(),
-                "it has ended"
-            );
+            assert!(running.child.try_wait().expect("it is ours").is_none(), "it has ended");
             running.call("PING").filter(|reply| reply == "+PONG\r\n")
         });
         running
@@ -131,9 +121,8 @@ impl Running {
 
     /// Its exit code and what it logged.
     fn end(mut self) -> (Option<i32>, String) {
-        let status = eventually("the end of the server", || {
-            self.child.try_wait().expect("it is ours")
-        });
+        let status =
+            eventually("the end of the server", || self.child.try_wait().expect("it is ours"));
         let mut log = String::new();
         let errors = self.child.stderr.as_mut().expect("it is piped");
         errors.read_to_string(&mut log).expect("the log is text");
@@ -154,10 +143,7 @@ fn wrong_option_is_one_line_and_exit_code_2() {
     assert!(refusal(&["--prot", "7000"], 2).contains("did you mean '--port'?"));
     assert!(refusal(&["--port"], 2).contains("--port"));
     let port = refusal(&["--port", "70000"], 2);
-    assert!(
-        port.contains("--port: argument must be between 0 and 65535 inclusive"),
-        "{port}"
-    );
+    assert!(port.contains("--port: argument must be between 0 and 65535 inclusive"), "{port}");
     assert!(refusal(&["--appendonly", "yes"], 2).contains("persistence is not built in yet"));
     assert!(refusal(&["--save", "900 1"], 2).contains("persistence is not built in yet"));
     assert!(refusal(&["--databases", "17"], 2).contains("between 1 and 16"));
@@ -173,10 +159,7 @@ fn wrong_file_is_one_line_with_its_number_and_exit_code_2() {
     assert!(refusal(&[&bad], 2).contains("bad.toml:3: "));
     let unknown = folder.file("unknown.toml", "# comment\nmaxmemroy = 1\n");
     let line = refusal(&[&unknown], 2);
-    assert!(
-        line.contains("unknown.toml:2: ") && line.contains("'maxmemory'?"),
-        "{line}"
-    );
+    assert!(line.contains("unknown.toml:2: ") && line.contains("'maxmemory'?"), "{line}");
     let range = folder.file("range.toml", "port = 70000\n");
     assert!(refusal(&[&range], 2).contains("range.toml:1: 'port': argument must be between"));
 }
@@ -185,23 +168,13 @@ fn wrong_file_is_one_line_with_its_number_and_exit_code_2() {
 fn help_and_version_are_printed() {
     let help = shown(&["--help"]);
     assert!(help.contains("--maxmemory-policy") && help.contains("CONFIG.toml"));
-    assert_eq!(
-        shown(&["--version"]),
-        format!("cordis-server {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(shown(&["--version"]), format!("cordis-server {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
 fn print_config_prints_a_file_that_loads() {
     let folder = Folder::new();
-    let words = [
-        "--port",
-        "7000",
-        "--maxmemory",
-        "1gb",
-        "--requirepass",
-        "hunter2",
-    ];
+    let words = ["--port", "7000", "--maxmemory", "1gb", "--requirepass", "hunter2"];
     let first = shown(&[&words[..], &["--print-config"]].concat());
     assert!(first.contains("port = 7000") && first.contains("maxmemory = 1073741824"));
     assert!(!first.contains("hunter2"));
@@ -216,14 +189,8 @@ fn port_in_use_is_refused() {
     let folder = Folder::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
     let port = taken.local_addr().expect("it is bound").port().to_string();
-    let line = refusal(
-        &["--port", &port, "--dir", folder.text(), "--cores", "0"],
-        1,
-    );
-    assert!(
-        line.contains(&format!("port {port} of 127.0.0.1 is in use")),
-        "{line}"
-    );
+    let line = refusal(&["--port", &port, "--dir", folder.text(), "--cores", "0"], 1);
+    assert!(line.contains(&format!("port {port} of 127.0.0.1 is in use")), "{line}");
     assert!(line.contains("--port"), "{line}");
 }
 
@@ -249,10 +216,7 @@ fn second_server_in_a_directory_is_refused() {
     let folder = Folder::new();
     let first = Running::start(&folder, &[]);
     let line = refusal(&["--port", "0", "--dir", folder.text()], 1);
-    assert!(
-        line.contains(&format!("process {}", first.child.id())),
-        "{line}"
-    );
+    assert!(line.contains(&format!("process {}", first.child.id())), "{line}");
     assert!(line.contains("--dir"), "{line}");
     first.signal(Signal::TERM);
     assert_eq!(first.end().0, Some(0));
@@ -293,23 +257,13 @@ fn secret_flag_is_hidden_from_process_lists_and_logs() {
     let port = port.expect("loopback can be bound").port();
     let port_text = port.to_string();
     let words = ["--port", &port_text, "--dir", folder.text(), "--cores", "0"];
-    let child = server(
-        &[
-            &words[..],
-            &["--requirepass", "hunter2", "--loglevel", "debug"],
-        ]
-        .concat(),
-    )
-    .stderr(Stdio::piped())
-    .spawn();
-    let running = Running {
-        child: child.expect("the binary was built"),
-        port,
-    };
+    let child =
+        server(&[&words[..], &["--requirepass", "hunter2", "--loglevel", "debug"]].concat())
+            .stderr(Stdio::piped())
+            .spawn();
+    let running = Running { child: child.expect("the binary was built"), port };
     eventually("a server that asks for a password", || {
-        running
-            .call("PING")
-            .filter(|reply| reply.starts_with("-NOAUTH"))
+        running.call("PING").filter(|reply| reply.starts_with("-NOAUTH"))
     });
     assert!(!listing(&running).contains("hunter2"));
     running.signal(Signal::TERM);
@@ -325,10 +279,7 @@ fn unix_socket_is_made_with_its_mode_and_removed() {
     let path = folder.0.join("cordis.sock");
     let text = path.to_str().expect("its name is made of letters");
     let running = Running::start(&folder, &["--unixsocket", text, "--unixsocketperm", "700"]);
-    let mode = fs::metadata(&path)
-        .expect("it was made")
-        .permissions()
-        .mode();
+    let mode = fs::metadata(&path).expect("it was made").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     running.signal(Signal::TERM);
     assert_eq!(running.end().0, Some(0));
@@ -342,14 +293,8 @@ fn log_file_follows_the_level_and_is_opened_anew_after_hang_up() {
     let text = path.to_str().expect("its name is made of letters");
     let running = Running::start(&folder, &["--logfile", text, "--log-format", "json"]);
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    eventually("a line that says it is ready", || {
-        read(&path).contains("ready").then_some(())
-    });
-    assert!(
-        read(&path)
-            .lines()
-            .all(|line| line.starts_with('{') && line.ends_with('}'))
-    );
+    eventually("a line that says it is ready", || read(&path).contains("ready").then_some(()));
+    assert!(read(&path).lines().all(|line| line.starts_with('{') && line.ends_with('}')));
     fs::rename(&path, folder.0.join("old")).expect("it is there");
     running.signal(Signal::HUP);
     eventually("a new log file", || path.exists().then_some(()));

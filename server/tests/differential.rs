@@ -3,14 +3,8 @@
 //!
 //! A difference is shrunk to the shortest sequence that still shows it. `SEED` replays a run (with
 //! `ROUNDS` more after it); without it, runs go on for `ROUND_SECONDS` (20) per test.
-#![allow(
-    clippy::print_stderr,
-    reason = "the runner of the tests shows it with a failure"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests of processes live in real time"
-)]
+#![allow(clippy::print_stderr, reason = "the runner of the tests shows it with a failure")]
+#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
 
 mod common;
 
@@ -38,11 +32,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 enum Step {
     /// A client's call. Neighbours of the same burst are sent together.
-    Call {
-        client: usize,
-        burst: u32,
-        words: Vec<Vec<u8>>,
-    },
+    Call { client: usize, burst: u32, words: Vec<Vec<u8>> },
     /// SCAN from 0 to 0, compared as a set with KEYS.
     Scan { db: usize, options: String },
     /// KEYS, compared as a set.
@@ -73,26 +63,15 @@ impl Case {
             let client = calls.rng().below(2);
             let longest = *calls.rng().pick(&[1, 2, 5, 40]);
             for _ in 0..=calls.rng().below(longest) {
-                steps.push(Step::Call {
-                    client,
-                    burst,
-                    words: calls.next(),
-                });
+                steps.push(Step::Call { client, burst, words: calls.next() });
             }
         }
         let protocols = [2 + (seed & 1) as u8, 2 + (seed >> 1 & 1) as u8];
-        Self {
-            seed,
-            protocols,
-            steps,
-        }
+        Self { seed, protocols, steps }
     }
 
     fn with(&self, steps: Vec<Step>) -> Self {
-        Self {
-            steps,
-            ..self.clone()
-        }
+        Self { steps, ..self.clone() }
     }
 }
 
@@ -102,18 +81,9 @@ fn whole_step(rng: &mut Rng) -> Step {
     let pattern = *rng.pick(&["*", "a", "?", "{t}*", "[a-c]", "*\\xff*", "[^a]*", ""]);
     match rng.below(4) {
         0 => Step::Random { db },
-        1 => Step::Keys {
-            db,
-            pattern: pattern.to_owned(),
-        },
-        2 => Step::Scan {
-            db,
-            options: format!("COUNT {}", 1 + rng.below(20)),
-        },
-        _ => Step::Scan {
-            db,
-            options: format!("MATCH \"{pattern}\" TYPE string"),
-        },
+        1 => Step::Keys { db, pattern: pattern.to_owned() },
+        2 => Step::Scan { db, options: format!("COUNT {}", 1 + rng.below(20)) },
+        _ => Step::Scan { db, options: format!("MATCH \"{pattern}\" TYPE string") },
     }
 }
 
@@ -135,10 +105,7 @@ impl Side {
             client.try_call(&["HELLO", &protocol.to_string()])?;
             Ok(client)
         });
-        Ok(Self {
-            other,
-            clients: [first?, second?],
-        })
+        Ok(Self { other, clients: [first?, second?] })
     }
 
     fn call(&mut self, db: usize, line: &str) -> Vec<u8> {
@@ -150,9 +117,7 @@ impl Side {
     fn keys(&mut self, db: usize, pattern: &str) -> BTreeSet<Vec<u8>> {
         let reply = self.call(db, &format!("KEYS \"{pattern}\""));
         let keys = reply::elements(&reply).unwrap_or_default();
-        keys.iter()
-            .filter_map(|key| Some(reply::bulk(key)?.to_vec()))
-            .collect()
+        keys.iter().filter_map(|key| Some(reply::bulk(key)?.to_vec())).collect()
     }
 
     fn scan(&mut self, db: usize, options: &str) -> Result<BTreeSet<Vec<u8>>, String> {
@@ -167,10 +132,7 @@ impl Side {
             };
             cursor = reply::bulk(next).unwrap_or_default().to_vec();
             let page = reply::elements(page).unwrap_or_default();
-            keys.extend(
-                page.iter()
-                    .filter_map(|key| Some(reply::bulk(key)?.to_vec())),
-            );
+            keys.extend(page.iter().filter_map(|key| Some(reply::bulk(key)?.to_vec())));
             if cursor == b"0" {
                 return Ok(keys);
             }
@@ -217,11 +179,7 @@ struct Pair {
 impl Pair {
     fn new(core_count: usize) -> Self {
         let ours = Process::cordis(core_count, &[]);
-        Self {
-            redis: Process::redis(&[]),
-            ours,
-            core_count,
-        }
+        Self { redis: Process::redis(&[]), ours, core_count }
     }
 
     /// Runs a case; `Err` describes the first difference.
@@ -261,25 +219,13 @@ impl Pair {
             case.seed,
             self.core_count,
             case.protocols,
-            if pipelined {
-                "pipelined"
-            } else {
-                "call by call"
-            },
+            if pipelined { "pipelined" } else { "call by call" },
             last.unwrap_or(found),
         );
         for step in &steps {
             let _ = match step {
-                Step::Call {
-                    client,
-                    burst,
-                    words,
-                } => {
-                    writeln!(
-                        text,
-                        "  client {client} (burst {burst}): {}",
-                        line_of(words)
-                    )
+                Step::Call { client, burst, words } => {
+                    writeln!(text, "  client {client} (burst {burst}): {}", line_of(words))
                 }
                 other => writeln!(text, "  {other:?}"),
             };
@@ -290,12 +236,7 @@ impl Pair {
 
 /// How many calls from the first one on are sent together.
 fn burst_len(steps: &[Step]) -> usize {
-    let Step::Call {
-        client: c,
-        burst: b,
-        ..
-    } = &steps[0]
-    else {
+    let Step::Call { client: c, burst: b, .. } = &steps[0] else {
         return 1;
     };
     let is_same =
@@ -316,16 +257,11 @@ fn run_burst(
     let bytes: Vec<u8> = words.clone().flat_map(|words| encoded(words)).collect();
     let (redis, ours) = (&mut redis.clients[client], &mut ours.clients[client]);
     redis.send(&bytes).expect("Redis reads");
-    ours.send(&bytes)
-        .map_err(|error| format!("our server stopped reading: {error}"))?;
+    ours.send(&bytes).map_err(|error| format!("our server stopped reading: {error}"))?;
     for words in words {
         let line = line_of(words);
-        let want = redis
-            .read_reply()
-            .unwrap_or_else(|error| panic!("Redis: {line}: {error}"));
-        let got = ours
-            .read_reply()
-            .map_err(|error| format!("no reply to {line}: {error}"))?;
+        let want = redis.read_reply().unwrap_or_else(|error| panic!("Redis: {line}: {error}"));
+        let got = ours.read_reply().map_err(|error| format!("no reply to {line}: {error}"))?;
         if !is_equal(words, &want, &got) {
             let (want, got) = (escaped(&want), escaped(&got));
             return Err(format!("{line}\n  Redis {want}\n  ours  {got}"));
@@ -342,19 +278,11 @@ fn run_whole(step: &Step, redis: &mut Side, ours: &mut Side) -> Result<(), Strin
         Step::Call { .. } => unreachable!("calls are run in bursts"),
         Step::Keys { db, pattern } => {
             let (want, got) = (redis.keys(*db, pattern), ours.keys(*db, pattern));
-            if want == got {
-                Ok(())
-            } else {
-                differ(&want, &got)
-            }
+            if want == got { Ok(()) } else { differ(&want, &got) }
         }
         Step::Scan { db, options } => {
             let (want, got) = (redis.scan(*db, options), ours.scan(*db, options));
-            if want == got {
-                Ok(())
-            } else {
-                differ(&want, &got)
-            }
+            if want == got { Ok(()) } else { differ(&want, &got) }
         }
         Step::Random { db } => {
             let want = redis.call(*db, "RANDOMKEY");
@@ -363,11 +291,7 @@ fn run_whole(step: &Step, redis: &mut Side, ours: &mut Side) -> Result<(), Strin
                 Some(key) => redis.keys(*db, "*").contains(key),
                 None => want == got,
             };
-            if known {
-                Ok(())
-            } else {
-                differ(&escaped(&want), &escaped(&got))
-            }
+            if known { Ok(()) } else { differ(&escaped(&want), &escaped(&got)) }
         }
     }
 }
@@ -377,9 +301,7 @@ fn compare_data(redis: &mut Side, ours: &mut Side) -> Result<(), String> {
     for db in 0..DB_COUNT {
         let (want, got) = (redis.keys(db, "*"), ours.keys(db, "*"));
         if want != got {
-            return Err(format!(
-                "keys of db {db} in the end\n  Redis {want:?}\n  ours  {got:?}"
-            ));
+            return Err(format!("keys of db {db} in the end\n  Redis {want:?}\n  ours  {got:?}"));
         }
         for key in want {
             for name in ["GET", "OBJECT ENCODING", "PEXPIRETIME"] {
@@ -387,10 +309,7 @@ fn compare_data(redis: &mut Side, ours: &mut Side) -> Result<(), String> {
                     name.split(' ').map(|w| w.as_bytes().to_vec()).collect();
                 call.push(key.clone());
                 let want = redis.other.try_call(&call).expect("Redis answers");
-                let got = ours
-                    .other
-                    .try_call(&call)
-                    .map_err(|error| error.to_string())?;
+                let got = ours.other.try_call(&call).map_err(|error| error.to_string())?;
                 if !is_equal(&call, &want, &got) {
                     let (line, want, got) = (line_of(&call), escaped(&want), escaped(&got));
                     return Err(format!("in the end: {line}\n  Redis {want}\n  ours  {got}"));
@@ -428,10 +347,7 @@ fn shrunk<T: Clone>(mut steps: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> V
 fn differential(core_count: usize, default_seed: u64) {
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;
-        Some(
-            text.parse::<u64>()
-                .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-        )
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
     };
     let is_replay = std::env::var_os("SEED").is_some();
     let rounds = number("ROUNDS").unwrap_or(if is_replay { 1 } else { u64::MAX });
@@ -472,20 +388,8 @@ fn deadlines_asked_at_two_moments_are_equal_if_near() {
     let ttl = [b"TTL".to_vec()];
     assert!(is_equal(&ttl, b":100050\r\n", b":100049\r\n"));
     assert!(!is_equal(&ttl, b":-1\r\n", b":-2\r\n"));
-    assert!(!is_equal(
-        &[b"STRLEN".to_vec()],
-        b":100050\r\n",
-        b":100049\r\n"
-    ));
+    assert!(!is_equal(&[b"STRLEN".to_vec()], b":100050\r\n", b":100049\r\n"));
     let exec = [b"EXEC".to_vec()];
-    assert!(is_equal(
-        &exec,
-        b"*2\r\n:1\r\n:100050\r\n",
-        b"*2\r\n:1\r\n:100049\r\n"
-    ));
-    assert!(!is_equal(
-        &exec,
-        b"*2\r\n:1\r\n:100050\r\n",
-        b"*2\r\n:2\r\n:100049\r\n"
-    ));
+    assert!(is_equal(&exec, b"*2\r\n:1\r\n:100050\r\n", b"*2\r\n:1\r\n:100049\r\n"));
+    assert!(!is_equal(&exec, b"*2\r\n:1\r\n:100050\r\n", b"*2\r\n:2\r\n:100049\r\n"));
 }

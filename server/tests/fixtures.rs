@@ -21,19 +21,14 @@ struct ServerTarget {
 
 impl ServerTarget {
     fn new(process: Process) -> Self {
-        Self {
-            process,
-            clients: HashMap::new(),
-        }
+        Self { process, clients: HashMap::new() }
     }
 
     fn client(&mut self, name: &str) -> &mut Client {
         if !self.clients.contains_key(name) {
             self.clients.insert(name.to_owned(), self.process.client());
         }
-        self.clients
-            .get_mut(name)
-            .expect("it has just been inserted")
+        self.clients.get_mut(name).expect("it has just been inserted")
     }
 }
 

@@ -46,12 +46,7 @@ fn compare(redis: &Process, ours: &Process, inputs: &[Vec<u8>]) {
             wrong.push(format!("{shown}\n  Redis {want}\n  ours  {got}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} answers differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 fn inputs(lines: &[&str]) -> Vec<Vec<u8>> {
@@ -89,10 +84,8 @@ fn protocol_errors() -> Vec<Vec<u8>> {
         ":1\r\n",
         "+OK\r\n",
     ];
-    let mut inputs: Vec<Vec<u8>> = broken
-        .iter()
-        .map(|text| [text.as_bytes(), b"PING\r\n"].concat())
-        .collect();
+    let mut inputs: Vec<Vec<u8>> =
+        broken.iter().map(|text| [text.as_bytes(), b"PING\r\n"].concat()).collect();
     inputs.extend(
         broken.map(|text| [b"PING\r\n", text.as_bytes(), b"*1\r\n$4\r\nPING\r\n"].concat()),
     );
@@ -157,17 +150,11 @@ fn calls_in_pieces_of_any_size_are_answered_as_by_redis() {
         let name = words[0].to_ascii_lowercase();
         !name.ends_with(b"ttl") && !name.ends_with(b"expiretime") && name != b"multi"
     };
-    let words: Vec<_> = (0..3000)
-        .map(|_| calls.next())
-        .filter(is_timeless)
-        .collect();
+    let words: Vec<_> = (0..3000).map(|_| calls.next()).filter(is_timeless).collect();
     let bytes: Vec<u8> = words.iter().flat_map(|words| encoded(words)).collect();
     let want = exchange(&redis, &bytes).expect("Redis answers");
     let mut client = ours.client();
-    let mut writer = client
-        .stream()
-        .try_clone()
-        .expect("a socket has a second handle");
+    let mut writer = client.stream().try_clone().expect("a socket has a second handle");
     let sender = std::thread::spawn(move || {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
@@ -179,10 +166,7 @@ fn calls_in_pieces_of_any_size_are_answered_as_by_redis() {
         writer.shutdown(Shutdown::Write)
     });
     let got = client.read_to_end().expect("ours answers");
-    sender
-        .join()
-        .expect("the sender does not panic")
-        .expect("the server reads it all");
+    sender.join().expect("the sender does not panic").expect("the server reads it all");
     let (want, got) = (reply::split(&want), reply::split(&got));
     let (want, got) = (want.expect("whole replies"), got.expect("whole replies"));
     assert_eq!(got.len(), want.len(), "a reply for each call");
@@ -225,10 +209,7 @@ fn lines_without_end_are_refused_at_64_kib() {
 #[test]
 fn strangers_get_little_room_before_they_log_in() {
     let password = ["--requirepass", "open sesame"];
-    let (redis, ours) = (
-        Process::redis(&password),
-        Process::cordis(CORE_COUNT, &password),
-    );
+    let (redis, ours) = (Process::redis(&password), Process::cordis(CORE_COUNT, &password));
     let tries = inputs(&[
         "PING\r\n",
         "*11\r\n",
@@ -257,18 +238,12 @@ fn attack(ours: &Process, mut act: impl FnMut()) {
 /// Waits until only a few connections are left.
 fn connections_are_gone(ours: &Process) {
     let mut client = ours.client();
-    eventually(
-        Duration::from_secs(10),
-        "broken connections are closed",
-        || {
-            let info = client.text("INFO clients");
-            let count = info
-                .lines()
-                .find_map(|line| line.strip_prefix("connected_clients:"));
-            let count: usize = count?.trim().parse().ok()?;
-            (count < 10).then_some(())
-        },
-    );
+    eventually(Duration::from_secs(10), "broken connections are closed", || {
+        let info = client.text("INFO clients");
+        let count = info.lines().find_map(|line| line.strip_prefix("connected_clients:"));
+        let count: usize = count?.trim().parse().ok()?;
+        (count < 10).then_some(())
+    });
 }
 
 #[test]
@@ -278,9 +253,7 @@ fn half_commands_and_a_close_leave_nothing_behind() {
     attack(&ours, || {
         for round in 0..2000 {
             let mut client = ours.client();
-            client
-                .send(&whole[..1 + round % (whole.len() - 2)])
-                .expect("the server reads");
+            client.send(&whole[..1 + round % (whole.len() - 2)]).expect("the server reads");
         }
     });
     connections_are_gone(&ours);
@@ -319,18 +292,14 @@ fn slow_reader_of_100_mb_gets_all_and_delays_nobody() {
     assert_eq!(set.expect("the server reads"), b"+OK\r\n");
     attack(&ours, || {
         let mut reader = ours.client();
-        reader
-            .send(&b"GET big\r\n".repeat(100))
-            .expect("the server reads");
+        reader.send(&b"GET big\r\n".repeat(100)).expect("the server reads");
         // Neighbours live through the time when all of it waits.
         let mut other = ours.client();
         for _ in 0..2000 {
             assert_eq!(other.call("PING"), b"+PONG\r\n");
         }
         for reply in 0..100 {
-            let got = reader
-                .read_reply()
-                .unwrap_or_else(|e| panic!("reply {reply}: {e}"));
+            let got = reader.read_reply().unwrap_or_else(|e| panic!("reply {reply}: {e}"));
             assert!(got[10..].starts_with(&value[..1000]) && got.len() == VALUE_BYTES + 12);
         }
     });
@@ -344,9 +313,7 @@ fn value_of_64_mb_in_and_out_delays_nobody() {
         let mut client = ours.client();
         let set = client.try_call(&[&b"SET"[..], b"huge", &value]);
         assert_eq!(set.expect("the server reads"), b"+OK\r\n");
-        let got = client
-            .try_call(&["GET", "huge"])
-            .expect("the server answers");
+        let got = client.try_call(&["GET", "huge"]).expect("the server answers");
         assert!(got.len() == value.len() + 13 && got[11..].starts_with(&value));
         assert_eq!(client.call("DEL huge"), b":1\r\n");
     });
@@ -362,16 +329,8 @@ fn output_that_nobody_reads_is_bounded() {
     let neighbour = Neighbour::start(&ours);
     let mut flood = ours.client();
     let timeout = Some(Duration::from_millis(500));
-    flood
-        .stream()
-        .set_write_timeout(timeout)
-        .expect("a timeout that is not zero is accepted");
-    let call = [
-        &b"*2\r\n$4\r\nECHO\r\n$65536\r\n"[..],
-        &[b'x'; 65536],
-        b"\r\n",
-    ]
-    .concat();
+    flood.stream().set_write_timeout(timeout).expect("a timeout that is not zero is accepted");
+    let call = [&b"*2\r\n$4\r\nECHO\r\n$65536\r\n"[..], &[b'x'; 65536], b"\r\n"].concat();
     // 200 MB of echo: the server may close the connection, or stop to read from it.
     let mut stopped = false;
     for _ in 0..3200 {
@@ -382,19 +341,10 @@ fn output_that_nobody_reads_is_bounded() {
     }
     let after = ours.resident_bytes();
     let grown = after.saturating_sub(before) >> 20;
-    assert!(
-        stopped || flood.is_closed(),
-        "200 MB of echo were taken; {grown} MB more in memory"
-    );
-    assert!(
-        grown < 64,
-        "{grown} MB are held for a client that does not read"
-    );
+    assert!(stopped || flood.is_closed(), "200 MB of echo were taken; {grown} MB more in memory");
+    assert!(grown < 64, "{grown} MB are held for a client that does not read");
     let seen = neighbour.finish();
-    assert!(
-        seen.count > 0 && seen.max < Duration::from_secs(2),
-        "{seen:?}"
-    );
+    assert!(seen.count > 0 && seen.max < Duration::from_secs(2), "{seen:?}");
 }
 
 #[test]
@@ -403,21 +353,12 @@ fn million_tiny_commands_in_one_write_delay_nobody() {
     let ours = Process::cordis(CORE_COUNT, &[]);
     attack(&ours, || {
         let mut client = ours.client();
-        let mut writer = client
-            .stream()
-            .try_clone()
-            .expect("a socket has a second handle");
+        let mut writer = client.stream().try_clone().expect("a socket has a second handle");
         let sender = std::thread::spawn(move || writer.write_all(&b"PING\r\n".repeat(COUNT)));
         for _ in 0..COUNT {
-            assert_eq!(
-                client.read_reply().expect("every call is answered"),
-                b"+PONG\r\n"
-            );
+            assert_eq!(client.read_reply().expect("every call is answered"), b"+PONG\r\n");
         }
-        sender
-            .join()
-            .expect("the sender does not panic")
-            .expect("the server reads it all");
+        sender.join().expect("the sender does not panic").expect("the server reads it all");
     });
 }
 
@@ -428,9 +369,7 @@ fn announced_lengths_reserve_nothing() {
     let clients: Vec<Client> = (0..200)
         .map(|_| {
             let mut client = ours.client();
-            client
-                .send(b"*1048576\r\n$536870912\r\nx")
-                .expect("the server reads");
+            client.send(b"*1048576\r\n$536870912\r\nx").expect("the server reads");
             client
         })
         .collect();

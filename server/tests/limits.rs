@@ -1,8 +1,5 @@
 //! What a server costs when little happens, and how it ends.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests of processes live in real time"
-)]
+#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
 
 mod common;
 
@@ -35,10 +32,7 @@ fn idle_server_uses_no_processor() {
         if share < 0.005 {
             return Ok(());
         }
-        Err(format!(
-            "idle, it used {:.2} % of a core; at most 0.5 %",
-            share * 100.0
-        ))
+        Err(format!("idle, it used {:.2} % of a core; at most 0.5 %", share * 100.0))
     });
     assert_eq!(client.call("GET k"), b"$1\r\nv\r\n");
 }
@@ -46,22 +40,15 @@ fn idle_server_uses_no_processor() {
 /// Lets this process and its children open enough files.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let enough = limit
-        .maximum
-        .is_none_or(|maximum| maximum >= OPEN_FILES_MIN);
+    let enough = limit.maximum.is_none_or(|maximum| maximum >= OPEN_FILES_MIN);
     assert!(
         enough,
         "this test needs {OPEN_FILES_MIN} open files, and the hard limit is {:?}: raise it \
          (`ulimit -Hn`, limits.conf, or LimitNOFILE of the service)",
         limit.maximum
     );
-    let current = limit
-        .maximum
-        .map_or(OPEN_FILES_MIN, |maximum| maximum.min(1 << 20));
-    let raised = Rlimit {
-        current: Some(current),
-        maximum: limit.maximum,
-    };
+    let current = limit.maximum.map_or(OPEN_FILES_MIN, |maximum| maximum.min(1 << 20));
+    let raised = Rlimit { current: Some(current), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).expect("a soft limit may be raised to the hard one");
 }
 
@@ -85,10 +72,7 @@ fn ten_thousand_idle_connections_cost_2_kib_each_and_answer() {
         each = each.min(ours.resident_bytes().saturating_sub(before) / CONNECTION_COUNT);
         each <= BYTES_MAX
     });
-    assert!(
-        is_small,
-        "{each} bytes of RSS for each connection; at most {BYTES_MAX}"
-    );
+    assert!(is_small, "{each} bytes of RSS for each connection; at most {BYTES_MAX}");
     for client in clients.iter_mut().rev() {
         assert_eq!(client.call("ECHO still"), b"$5\r\nstill\r\n");
     }
@@ -112,10 +96,7 @@ fn connections_beyond_maxclients_are_refused_in_the_words_of_redis() {
     };
     let (redis, ours) = (Process::redis(&arguments), Process::cordis(2, &arguments));
     let (want, got) = (refusal(&redis), refusal(&ours));
-    assert_eq!(
-        String::from_utf8_lossy(&got),
-        String::from_utf8_lossy(&want)
-    );
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&want));
 }
 
 #[test]
@@ -123,27 +104,18 @@ fn termination_answers_what_was_read() {
     let mut ours = Process::cordis(2, &[]);
     let mut clients: Vec<Client> = (0..8).map(|_| ours.client()).collect();
     for client in &mut clients {
-        client
-            .send(&b"INCR counter\r\n".repeat(100))
-            .expect("the server reads");
+        client.send(&b"INCR counter\r\n".repeat(100)).expect("the server reads");
         client.read_reply().expect("the first call is answered");
     }
     ours.terminate();
     for client in &mut clients {
         let rest = client.read_to_end().expect("the server closes in the end");
         let replies = reply::split(&rest).expect("no reply is torn");
-        assert_eq!(
-            replies.len(),
-            99,
-            "calls that had been read were not answered"
-        );
+        assert_eq!(replies.len(), 99, "calls that had been read were not answered");
     }
     let status = ours.wait();
     assert!(status.success(), "{status}\n{}", ours.output());
-    assert!(
-        Client::connect(ours.port).is_err(),
-        "somebody still listens"
-    );
+    assert!(Client::connect(ours.port).is_err(), "somebody still listens");
 }
 
 #[test]
@@ -151,16 +123,11 @@ fn termination_does_not_wait_for_clients_that_do_not_read() {
     let mut ours = Process::cordis(2, &[]);
     let value = vec![b'v'; 1 << 20];
     let mut client = ours.client();
-    let set = client
-        .try_call(&[&b"SET"[..], b"big", &value])
-        .expect("the server reads");
+    let set = client.try_call(&[&b"SET"[..], b"big", &value]).expect("the server reads");
     assert_eq!(set, b"+OK\r\n");
-    client
-        .send(&b"GET big\r\n".repeat(100))
-        .expect("the server reads");
+    client.send(&b"GET big\r\n".repeat(100)).expect("the server reads");
     let mut half = ours.client();
-    half.send(b"*2\r\n$3\r\nGET\r\n$100\r\n")
-        .expect("the server reads");
+    half.send(b"*2\r\n$3\r\nGET\r\n$100\r\n").expect("the server reads");
     assert_eq!(ours.client().call("PING"), b"+PONG\r\n");
     ours.terminate();
     let status = ours.wait();

@@ -1,9 +1,6 @@
 //! What all micro-benchmarks share: the server's allocator, sizes that shrink under test, keys as the
 //! load generator spells them, and the timing of many operations at once.
-#![allow(
-    dead_code,
-    reason = "each benchmark is a program of its own and uses a part of this"
-)]
+#![allow(dead_code, reason = "each benchmark is a program of its own and uses a part of this")]
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -42,11 +39,7 @@ pub(crate) fn run(groups: &[fn(&mut Criterion)]) {
 /// passes `--bench` in the first case alone, and `--test` may ask for the second.
 pub(crate) fn size(full: usize, tiny: usize) -> usize {
     let has = |flag: &str| std::env::args().any(|arg| arg == flag);
-    if has("--bench") && !has("--test") && !has("--list") {
-        full
-    } else {
-        tiny
-    }
+    if has("--bench") && !has("--test") && !has("--list") { full } else { tiny }
 }
 
 /// Key number `n`.
@@ -62,15 +55,7 @@ pub(crate) fn key(n: usize) -> Key {
 
 /// An entry of `key` with [`VALUE`].
 pub(crate) fn entry(key: &[u8], expires_at: Option<Ms>, access: u32) -> EntryBox {
-    EntryBox::new(
-        key,
-        expires_at,
-        access,
-        Payload::Inline {
-            bytes: VALUE,
-            raw: false,
-        },
-    )
+    EntryBox::new(key, expires_at, access, Payload::Inline { bytes: VALUE, raw: false })
 }
 
 /// Random numbers from a seed: one order of keys on any machine.

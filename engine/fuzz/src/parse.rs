@@ -27,10 +27,7 @@ struct Outcome {
 pub(crate) fn fuzz_resp(data: &[u8]) {
     let data = &data[..data.len().min(INPUT_BYTES_MAX)];
     for authenticated in [true, false] {
-        let limits = Limits {
-            word_bytes_max: WORD_BYTES_MAX,
-            authenticated,
-        };
+        let limits = Limits { word_bytes_max: WORD_BYTES_MAX, authenticated };
         let whole = parse_in_pieces(data, limits, |_| data.len());
         let pieces = parse_in_pieces(data, limits, |at| at + 1 + piece_len(data, at));
         assert_eq!(whole, pieces, "bytes in pieces mean something else");
@@ -52,39 +49,26 @@ pub(crate) fn fuzz_inline(data: &[u8]) {
         line[0] = b'+';
     }
     line.push(b'\n');
-    let limits = Limits {
-        word_bytes_max: WORD_BYTES_MAX,
-        authenticated: true,
-    };
+    let limits = Limits { word_bytes_max: WORD_BYTES_MAX, authenticated: true };
     let outcome = parse_in_pieces(&line, limits, |_| line.len());
-    assert!(
-        outcome.calls.len() <= 1,
-        "one line, {} calls",
-        outcome.calls.len()
-    );
-    assert!(
-        outcome.error.is_some() || outcome.used == line.len(),
-        "a whole line was not taken"
-    );
+    assert!(outcome.calls.len() <= 1, "one line, {} calls", outcome.calls.len());
+    assert!(outcome.error.is_some() || outcome.used == line.len(), "a whole line was not taken");
     fuzz_resp(&line);
 }
 
 /// A length of a piece that depends on the bytes: the same input gives the same pieces.
 fn piece_len(data: &[u8], at: usize) -> usize {
-    let seed = data[at..].iter().take(8).fold(at, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(usize::from(*byte))
-    });
+    let seed = data[at..]
+        .iter()
+        .take(8)
+        .fold(at, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
     seed % 40
 }
 
 /// Parses `data` as it arrives: after `next_end(n)` of it if `n` bytes are there.
 fn parse_in_pieces(data: &[u8], limits: Limits, next_end: impl Fn(usize) -> usize) -> Outcome {
     let mut parser = Parser::default();
-    let mut outcome = Outcome {
-        calls: Vec::new(),
-        error: None,
-        used: 0,
-    };
+    let mut outcome = Outcome { calls: Vec::new(), error: None, used: 0 };
     let mut end = 0;
     while end < data.len() {
         end = next_end(end).clamp(end + 1, data.len());
@@ -97,9 +81,7 @@ fn parse_in_pieces(data: &[u8], limits: Limits, next_end: impl Fn(usize) -> usiz
                     next
                 }
                 Parsed::Inline(call, next) => {
-                    outcome
-                        .calls
-                        .push(call.args().iter_from(0).map(<[u8]>::to_vec).collect());
+                    outcome.calls.push(call.args().iter_from(0).map(<[u8]>::to_vec).collect());
                     next
                 }
                 Parsed::Nothing(next) => next,
@@ -112,10 +94,7 @@ fn parse_in_pieces(data: &[u8], limits: Limits, next_end: impl Fn(usize) -> usiz
                     return outcome;
                 }
             };
-            assert!(
-                start < outcome.used && outcome.used <= end,
-                "no progress, or too much"
-            );
+            assert!(start < outcome.used && outcome.used <= end, "no progress, or too much");
         }
     }
     outcome
@@ -127,10 +106,7 @@ fn words(data: &[u8], ranges: &[ArgRange], start: usize, next: usize) -> Call {
     let mut at = start;
     let word = |range: &ArgRange| {
         let (from, to) = (range.start as usize, range.end as usize);
-        assert!(
-            at <= from && from <= to && to <= next,
-            "{from}..{to} is out of place"
-        );
+        assert!(at <= from && from <= to && to <= next, "{from}..{to} is out of place");
         at = to;
         data[from..to].to_vec()
     };
@@ -151,12 +127,5 @@ fn parse_again(outcome: &Outcome, limits: Limits) {
         }
     }
     let again = parse_in_pieces(&bytes, limits, |_| bytes.len());
-    assert_eq!(
-        again,
-        Outcome {
-            calls,
-            error: None,
-            used: bytes.len()
-        }
-    );
+    assert_eq!(again, Outcome { calls, error: None, used: bytes.len() });
 }

@@ -93,7 +93,10 @@ pub struct ArgCursor<'a> {
 
 impl<'a> ArgCursor<'a> {
     /// The next word as it is.
-    #[expect(clippy::should_implement_trait, reason = "a cursor, not an iterator: it can step back")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a cursor, not an iterator: it can step back"
+    )]
     pub fn next(&mut self) -> Option<&'a [u8]> {
         let word = self.args.get(self.next)?;
         self.next += 1;

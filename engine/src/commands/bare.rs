@@ -34,13 +34,8 @@ impl Bare {
     /// A server of `shard_count` shards. Leaks them: for tests and benches.
     pub fn new(shard_count: usize, seed: u64) -> Self {
         let now = Ms(1_700_000_000_000);
-        let node = Node::new(
-            Config::default(),
-            shard_count,
-            table().id_count(),
-            now,
-            "0".repeat(40),
-        );
+        let node =
+            Node::new(Config::default(), shard_count, table().id_count(), now, "0".repeat(40));
         let held = (0..shard_count).map(|i| {
             let shard = Shard::new(ShardId(i as u16), seed);
             let guarded: &'static Guarded<Shard> =

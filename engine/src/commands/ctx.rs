@@ -336,8 +336,7 @@ impl<'a> Ctx<'a> {
         let found = self.find(self.db, key);
         if count {
             let stats = self.stats;
-            let cell =
-                if found.is_some() { &stats.keyspace_hits } else { &stats.keyspace_misses };
+            let cell = if found.is_some() { &stats.keyspace_hits } else { &stats.keyspace_misses };
             cell.add(1);
         }
         let (db, at) = (self.db, found?);
@@ -519,7 +518,9 @@ impl<'a> Ctx<'a> {
     /// Sets or ends a key's deadline; `false` if there is no such key.
     pub fn set_deadline(&mut self, key: KeyRef<'_>, deadline: Option<Ms>) -> bool {
         let (db, now) = (self.db, self.now);
-        let Some(at) = self.find(db, key) else { return false };
+        let Some(at) = self.find(db, key) else {
+            return false;
+        };
         let shard = self.shards.of_slot(self.node, key.slot);
         let old = shard.entry(db, key.slot, at).expires_at();
         if let (Some(_), Some(new)) = (old, deadline) {

@@ -280,8 +280,7 @@ pub fn run_data(
 ) -> bool {
     let mark = reply.out().mark();
     begin(command, ctx);
-    let is_limited =
-        command.spec.flags.contains(Flags::DENYOOM) && ctx.node.config.maxmemory() > 0;
+    let is_limited = command.spec.flags.contains(Flags::DENYOOM) && ctx.node.config.maxmemory() > 0;
     let result = match command.spec.handler {
         Handler::Data(handler) if is_limited => {
             make_room(ctx).and_then(|()| handler(ctx, args, reply))
@@ -423,7 +422,9 @@ pub fn make_room(ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
     let mut evicted = 0;
     ctx.shards.each(|shard| {
         while over > 0 && evicted < EVICTIONS_PER_CALL_MAX {
-            let Some(bytes) = shard.evict_one(clock, params, now) else { return };
+            let Some(bytes) = shard.evict_one(clock, params, now) else {
+                return;
+            };
             over -= bytes;
             evicted += 1;
             stats.evicted_keys.add(1);

@@ -46,19 +46,12 @@ pub fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
     }
     // Stars that are left take nothing. What stands behind a star that has eaten all of the text is
     // neither empty nor a star, so that case ends here as well.
-    let p = if text.is_empty() {
-        p
-    } else {
-        skip_stars(pattern, p)
-    };
+    let p = if text.is_empty() { p } else { skip_stars(pattern, p) };
     p == pattern.len()
 }
 
 fn skip_stars(pattern: &[u8], from: usize) -> usize {
-    from + pattern[from..]
-        .iter()
-        .take_while(|&&byte| byte == b'*')
-        .count()
+    from + pattern[from..].iter().take_while(|&&byte| byte == b'*').count()
 }
 
 /// Whether the part of the pattern at `p` takes `byte`, and where the next part begins.
@@ -102,11 +95,7 @@ fn class(pattern: &[u8], mut p: usize, byte: u8, case: Case) -> (bool, usize) {
 
 fn in_range(from: u8, to: u8, byte: u8, case: Case) -> bool {
     // Ends are put in order before their case is folded, as Redis does.
-    let (low, high) = if from as i8 > to as i8 {
-        (to, from)
-    } else {
-        (from, to)
-    };
+    let (low, high) = if from as i8 > to as i8 { (to, from) } else { (from, to) };
     let [low, high, byte] = [low, high, byte].map(|b| folded(b, case) as i8);
     low <= byte && byte <= high
 }
@@ -116,11 +105,7 @@ fn same(a: u8, b: u8, case: Case) -> bool {
 }
 
 fn folded(byte: u8, case: Case) -> u8 {
-    if case == Case::Ignore {
-        byte.to_ascii_lowercase()
-    } else {
-        byte
-    }
+    if case == Case::Ignore { byte.to_ascii_lowercase() } else { byte }
 }
 
 #[cfg(test)]
@@ -200,10 +185,7 @@ mod tests {
             ("*[", "a["),
         ];
         for (pattern, text) in no {
-            assert!(
-                !is_match(pattern, text),
-                "{pattern} should not match {text}"
-            );
+            assert!(!is_match(pattern, text), "{pattern} should not match {text}");
         }
     }
 

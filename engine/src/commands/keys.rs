@@ -48,7 +48,9 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
             (begin, last, usize::from(step).max(1))
         }
         Find::Count { count_index, first, step } => {
-            let Some(word) = args.get(begin + usize::from(count_index)) else { return false };
+            let Some(word) = args.get(begin + usize::from(count_index)) else {
+                return false;
+            };
             let Some(count) = parse_i64(word).and_then(|n| usize::try_from(n).ok()) else {
                 return false;
             };

@@ -76,10 +76,7 @@ pub const SPECS: &[CommandSpec] = &[
         acl: Acl::KEYSPACE,
         args: &[Arg::block(
             "range",
-            &[
-                Arg::new("start", ArgKind::Integer),
-                Arg::new("count", ArgKind::Integer).optional(),
-            ],
+            &[Arg::new("start", ArgKind::Integer), Arg::new("count", ArgKind::Integer).optional()],
         )
         .optional()],
         route: Route::AllSlots,
@@ -100,9 +97,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[
             Arg::new("slot", ArgKind::Integer),
             Arg::new("cursor", ArgKind::Integer),
-            Arg::new("count", ArgKind::Integer)
-                .with_token("COUNT")
-                .optional(),
+            Arg::new("count", ArgKind::Integer).with_token("COUNT").optional(),
         ],
         route: Route::AllSlots,
         handler: Handler::Sliced(slotsscan),
@@ -157,11 +152,7 @@ fn parse_slot_range(
     ctx: &Ctx<'_>,
     args: &Args<'_>,
 ) -> Result<std::ops::Range<usize>, CommandError> {
-    let start = if args.len() > 1 {
-        parse_slot(args, 1)?.index()
-    } else {
-        0
-    };
+    let start = if args.len() > 1 { parse_slot(args, 1)?.index() } else { 0 };
     let mut end = SLOT_COUNT;
     if args.len() > 2 {
         let n = parse_int32(args, 2)?;
@@ -198,15 +189,13 @@ fn slotsscan(
     let budget = (count + 1 - state.total).min(ENTRIES_PER_SLICE);
     let (elements, mut seen, mut found) = (&mut state.elements, 0, 0);
     let next = shard.keys.db(db).and_then(|dbase| {
-        dbase
-            .table(slot)
-            .scan(Position(state.cursor), budget as usize, |entry| {
-                seen += 1;
-                if !entry.is_expired(now) {
-                    push_bulk(elements, entry.key());
-                    found += 1;
-                }
-            })
+        dbase.table(slot).scan(Position(state.cursor), budget as usize, |entry| {
+            seen += 1;
+            if !entry.is_expired(now) {
+                push_bulk(elements, entry.key());
+                found += 1;
+            }
+        })
     });
     state.total += seen;
     state.element_count += found;
@@ -215,10 +204,7 @@ fn slotsscan(
         return Ok(SliceStep::More);
     }
     let keys = std::mem::take(&mut state.elements);
-    push_bulk(
-        &mut state.elements,
-        itoa::Buffer::new().format(state.cursor).as_bytes(),
-    );
+    push_bulk(&mut state.elements, itoa::Buffer::new().format(state.cursor).as_bytes());
     push_header(&mut state.elements, b'*', state.element_count);
     state.elements.extend_from_slice(&keys);
     state.element_count = 2;
@@ -288,9 +274,7 @@ fn delete_slot(ctx: &mut Ctx<'_>, slot: SlotId) -> usize {
     }
     let mut text = itoa::Buffer::new();
     let words = [&b"SLOTSDEL"[..], text.format(slot.index()).as_bytes()];
-    shard
-        .journal
-        .emit(ctx.clock, Some(slot), db, words.into_iter());
+    shard.journal.emit(ctx.clock, Some(slot), db, words.into_iter());
     ctx.effect_count += 1;
     ctx.dirty += len as u64;
     len
@@ -371,10 +355,7 @@ mod tests {
         let mut bare = Bare::new(2, 1);
         assert_eq!(run(&mut bare, "SLOTSHASHKEY"), "*0\r\n");
         let slots = ":579\r\n:0\r\n:680\r\n";
-        assert_eq!(
-            run(&mut bare, "SLOTSHASHKEY a {}x {t}"),
-            format!("*3\r\n{slots}")
-        );
+        assert_eq!(run(&mut bare, "SLOTSHASHKEY a {}x {t}"), format!("*3\r\n{slots}"));
     }
 
     #[test]
@@ -383,18 +364,11 @@ mod tests {
         for call in ["SET a 1", "SET x{a} 1", "SET b 1", "SET {}x 1"] {
             run(&mut bare, call);
         }
-        let (first, a, b) = (
-            "*2\r\n:0\r\n:1\r\n",
-            "*2\r\n:579\r\n:2\r\n",
-            "*2\r\n:1017\r\n:1\r\n",
-        );
+        let (first, a, b) = ("*2\r\n:0\r\n:1\r\n", "*2\r\n:579\r\n:2\r\n", "*2\r\n:1017\r\n:1\r\n");
         assert_eq!(run(&mut bare, "SLOTSINFO"), format!("*3\r\n{first}{a}{b}"));
         assert_eq!(run(&mut bare, "SLOTSINFO 1"), format!("*2\r\n{a}{b}"));
         assert_eq!(run(&mut bare, "SLOTSINFO 579 438"), format!("*1\r\n{a}"));
-        assert_eq!(
-            run(&mut bare, "SLOTSINFO 579 2147483647"),
-            format!("*2\r\n{a}{b}")
-        );
+        assert_eq!(run(&mut bare, "SLOTSINFO 579 2147483647"), format!("*2\r\n{a}{b}"));
         assert_eq!(run(&mut bare, "SLOTSINFO 0 0"), "*0\r\n");
         let errors = [
             ("SLOTSINFO x", "value is not an integer or out of range"),
@@ -402,10 +376,7 @@ mod tests {
             ("SLOTSINFO 1024", "invalid slot number = 1024"),
             ("SLOTSINFO -1", "invalid slot number = -1"),
             ("SLOTSINFO 0 -3", "invalid slot count = -3"),
-            (
-                "SLOTSINFO 0 1 2",
-                "wrong number of arguments for 'slotsinfo' command",
-            ),
+            ("SLOTSINFO 0 1 2", "wrong number of arguments for 'slotsinfo' command"),
         ];
         for (call, text) in errors {
             assert_eq!(run(&mut bare, call), format!("-ERR {text}\r\n"), "{call}");
@@ -426,10 +397,7 @@ mod tests {
                 let lines: Vec<&str> = reply.split("\r\n").collect();
                 cursor = lines[2].to_owned();
                 keys.extend(
-                    lines[3..]
-                        .iter()
-                        .filter(|l| l.starts_with('{'))
-                        .map(|l| l.to_string()),
+                    lines[3..].iter().filter(|l| l.starts_with('{')).map(|l| l.to_string()),
                 );
                 if cursor == "0" {
                     break;
@@ -441,10 +409,7 @@ mod tests {
         let errors = [
             ("SLOTSSCAN 1024 0", "invalid slot number = 1024"),
             ("SLOTSSCAN 0 x", "invalid cursor"),
-            (
-                "SLOTSSCAN 0 0 COUNT",
-                "wrong number of arguments for 'slotsscan' command",
-            ),
+            ("SLOTSSCAN 0 0 COUNT", "wrong number of arguments for 'slotsscan' command"),
             ("SLOTSSCAN 0 0 COUNT 0", "syntax error"),
             ("SLOTSSCAN 0 0 MATCH 1", "syntax error"),
         ];
@@ -459,30 +424,13 @@ mod tests {
         for call in ["SET a 1", "SET x{a} 1 PX 100", "SET b 1", "SET {}x 1"] {
             run(&mut bare, call);
         }
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
-        assert_eq!(
-            run(&mut bare, "SLOTSDEL 579 1024"),
-            "-ERR invalid slot number = 1024\r\n"
-        );
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
+        assert_eq!(run(&mut bare, "SLOTSDEL 579 1024"), "-ERR invalid slot number = 1024\r\n");
         assert_eq!(bare.len(DbIndex(0)), 4);
-        let (a, b, c) = (
-            "*2\r\n:579\r\n:0\r\n",
-            "*2\r\n:0\r\n:0\r\n",
-            "*2\r\n:3\r\n:0\r\n",
-        );
-        assert_eq!(
-            run(&mut bare, "SLOTSDEL 579 0 579 3"),
-            format!("*4\r\n{a}{b}{a}{c}")
-        );
+        let (a, b, c) = ("*2\r\n:579\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n", "*2\r\n:3\r\n:0\r\n");
+        assert_eq!(run(&mut bare, "SLOTSDEL 579 0 579 3"), format!("*4\r\n{a}{b}{a}{c}"));
         assert_eq!(bare.len(DbIndex(0)), 1);
-        let records = bare
-            .held
-            .iter_mut()
-            .flatten()
-            .flat_map(|shard| shard.journal.take());
+        let records = bare.held.iter_mut().flatten().flat_map(|shard| shard.journal.take());
         let calls: Vec<_> = records.map(|record| record.call).collect();
         let effects = [&b"0"[..], b"579"].map(|slot| OwnedArgs::of(&[b"SLOTSDEL", slot]));
         assert_eq!(calls, effects);
@@ -495,9 +443,7 @@ mod tests {
         run(&mut bare, "SET a 1");
         let shard = bare.held[0].as_mut().expect("all doors are held");
         let slot = |n| SlotId::new(n).expect("there is such a slot");
-        let part = shard
-            .take_slot(DbIndex(0), slot(579))
-            .expect("the database is in use");
+        let part = shard.take_slot(DbIndex(0), slot(579)).expect("the database is in use");
         shard.put_slot(DbIndex(0), slot(3), part);
         assert_eq!(run(&mut bare, "SLOTSCHECK"), "-ERR step 1, miss = 'a'\r\n");
     }

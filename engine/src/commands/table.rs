@@ -119,9 +119,7 @@ impl CommandTable {
 impl Command {
     /// The subcommand of this name, in any case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&Command> {
-        self.subcommands
-            .iter()
-            .find(|c| name.eq_ignore_ascii_case(c.spec.short_name().as_bytes()))
+        self.subcommands.iter().find(|c| name.eq_ignore_ascii_case(c.spec.short_name().as_bytes()))
     }
 
     /// Whether it has subcommands instead of a handler.

@@ -50,10 +50,7 @@ pub const SPECS: &[CommandSpec] = &[
         summary: "Runs the calls of a transaction, with nothing in between",
         complexity: "That of its calls",
         arity: Arity::Exact(1),
-        flags: Flags::NOSCRIPT
-            .union(Flags::LOADING)
-            .union(Flags::STALE)
-            .union(Flags::SKIP_SLOWLOG),
+        flags: Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::SKIP_SLOWLOG),
         acl: Acl::TRANSACTION,
         route: Route::Queued,
         handler: Handler::Held(exec),
@@ -144,8 +141,7 @@ fn watch(
     let watching = client.watching.get_or_insert_default();
     // Once it has lost, more keys make no difference.
     if !watching.is_touched() {
-        args.iter_from(1)
-            .for_each(|key| watch_key(ctx, watching, key));
+        args.iter_from(1).for_each(|key| watch_key(ctx, watching, key));
     }
     reply.ok();
     Ok(())
@@ -169,10 +165,7 @@ fn exec(
     _args: &Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
-    let multi = client
-        .multi
-        .take()
-        .ok_or(CommandError::EXEC_WITHOUT_MULTI)?;
+    let multi = client.multi.take().ok_or(CommandError::EXEC_WITHOUT_MULTI)?;
     // Whatever comes of it, the transaction and its watches end here.
     let watching = client.watching.take();
     make_room(ctx, &multi)?;
@@ -257,14 +250,8 @@ fn run_session(
 ) {
     let mark = reply.out().mark();
     let now = ctx.now;
-    let mut session = SessionCtx {
-        client,
-        node: ctx.node,
-        stats: ctx.stats,
-        now,
-        in_exec: true,
-        action: None,
-    };
+    let mut session =
+        SessionCtx { client, node: ctx.node, stats: ctx.stats, now, in_exec: true, action: None };
     let result = handler(&mut session, args, reply);
     let action = session.action.take();
     let result = result.and_then(|()| match action {
@@ -285,10 +272,7 @@ fn run_session(
 /// Whether an action may be about other clients than this one.
 fn concerns_others(action: &SessionAction, client: &ClientState) -> bool {
     let is_own = |filter: &ClientFilter| {
-        filter
-            .ids
-            .as_ref()
-            .is_some_and(|ids| ids.iter().all(|&id| id == client.id))
+        filter.ids.as_ref().is_some_and(|ids| ids.iter().all(|&id| id == client.id))
             || filter.addr.as_ref() == Some(&client.addr)
     };
     match action {

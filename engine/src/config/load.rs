@@ -41,9 +41,7 @@ impl Config {
         let table = document.as_table();
         for (name, item) in table {
             let key_span = table.key(name).and_then(|key| key.span());
-            let at = key_span
-                .or_else(|| item.span())
-                .map_or(0, |span| span.start);
+            let at = key_span.or_else(|| item.span()).map_or(0, |span| span.start);
             let text_of = setting_text(item).ok_or_else(|| {
                 if find(name.as_bytes()).is_some() {
                     format!("'{name}': a number, a text or yes/no is expected")
@@ -65,8 +63,7 @@ impl Config {
         if find(name.as_bytes()).is_none() {
             return Err(unknown_option(name));
         }
-        self.set_at_start(name, text)
-            .map_err(|why| format!("'{name}': {why}"))
+        self.set_at_start(name, text).map_err(|why| format!("'{name}': {why}"))
     }
 
     /// Takes a setting of the command line.
@@ -74,8 +71,7 @@ impl Config {
     /// # Errors
     /// One line that names the flag and says what is wrong.
     pub fn load_flag(&self, name: &str, text: &str) -> Result<(), ConfigError> {
-        self.set_at_start(name, text)
-            .map_err(|why| ConfigError::Load(format!("--{name}: {why}")))
+        self.set_at_start(name, text).map_err(|why| ConfigError::Load(format!("--{name}: {why}")))
     }
 
     /// The file that the settings were read from, if any.
@@ -103,11 +99,7 @@ impl Config {
                 Change::AtRunTime => "changes at run time",
                 Change::AtStart | Change::Protected => "set at start",
             };
-            let _ = writeln!(
-                text,
-                "\n# {}\n# Default {default}{unit}; {change}.",
-                spec.doc
-            );
+            let _ = writeln!(text, "\n# {}\n# Default {default}{unit}; {change}.", spec.doc);
             if matches!(spec.kind, Kind::Secret) {
                 let _ = writeln!(text, "# {} = \"...\"", spec.name);
             } else {
@@ -147,11 +139,8 @@ impl Config {
         for (index, spec) in SPECS.iter().enumerate() {
             let value = self.text_at(index);
             let names = [Some(spec.name), spec.alias];
-            let there: Vec<&str> = names
-                .into_iter()
-                .flatten()
-                .filter(|name| table.contains_key(name))
-                .collect();
+            let there: Vec<&str> =
+                names.into_iter().flatten().filter(|name| table.contains_key(name)).collect();
             for name in &there {
                 if let Some(item) = table.get_mut(name) {
                     update_item(spec, item, &value);
@@ -175,10 +164,7 @@ pub(super) fn unknown_option(name: &str) -> String {
 fn read(path: &Path) -> io::Result<String> {
     let meta = fs::metadata(path)?;
     if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a configuration file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a configuration file"));
     }
     fs::read_to_string(path)
 }
@@ -222,20 +208,16 @@ fn setting_text(item: &Item) -> Option<String> {
     };
     match item.as_value()? {
         // `bind = ["127.0.0.1", "::1"]` and the like.
-        TomlValue::Array(parts) => parts
-            .iter()
-            .map(scalar)
-            .collect::<Option<Vec<_>>>()
-            .map(|words| words.join(" ")),
+        TomlValue::Array(parts) => {
+            parts.iter().map(scalar).collect::<Option<Vec<_>>>().map(|words| words.join(" "))
+        }
         value => scalar(value),
     }
 }
 
 /// The form in which CONFIG GET shows a value.
 fn canonical(spec: &ConfigSpec, text: &str) -> Option<String> {
-    parse(spec, text, spec.default)
-        .ok()
-        .map(|value| print(spec, &value))
+    parse(spec, text, spec.default).ok().map(|value| print(spec, &value))
 }
 
 /// A value as it stands in a file: numbers bare, the rest in quotes.
@@ -292,10 +274,7 @@ mod tests {
                     appendonly = \"no\"\nbind = [\"127.0.0.1\", \"::1\"]\nhz = 20\n\
                     unixsocketperm = 700\nhash-max-ziplist-entries = 7\n";
         let config = loaded(text).expect("it is a good file");
-        assert_eq!(
-            (config.port(), config.maxmemory(), config.hz()),
-            (7000, 1 << 30, 20)
-        );
+        assert_eq!((config.port(), config.maxmemory(), config.hz()), (7000, 1 << 30, 20));
         assert!(config.slot_balance());
         assert_eq!(&*config.bind(), "127.0.0.1 ::1");
         assert_eq!(config.unixsocketperm(), 0o700);
@@ -322,14 +301,8 @@ mod tests {
     #[test]
     fn load_of_a_file_that_is_not_there_says_so() {
         let config = Config::default();
-        let error = config
-            .load(Path::new("/nosuch/cordis.toml"))
-            .expect_err("it is not there");
-        assert!(
-            error
-                .to_string()
-                .starts_with("/nosuch/cordis.toml: No such file")
-        );
+        let error = config.load(Path::new("/nosuch/cordis.toml")).expect_err("it is not there");
+        assert!(error.to_string().starts_with("/nosuch/cordis.toml: No such file"));
         assert!(config.load(Path::new("/")).is_err());
     }
 
@@ -359,10 +332,7 @@ mod tests {
     #[test]
     fn rewrite_without_a_file_is_refused() {
         let error = Config::default().rewrite().expect_err("there is no file");
-        assert_eq!(
-            error.to_string(),
-            "The server is running without a config file"
-        );
+        assert_eq!(error.to_string(), "The server is running without a config file");
     }
 
     #[test]

@@ -63,10 +63,7 @@ impl Default for Config {
         };
         for (index, spec) in SPECS.iter().enumerate() {
             let value = parse(spec, spec.default, "");
-            config.store(
-                index,
-                value.expect("a test parses the default of every option"),
-            );
+            config.store(index, value.expect("a test parses the default of every option"));
         }
         config
     }
@@ -91,16 +88,10 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => {
-                write!(
-                    f,
-                    "Unknown option or number of arguments for CONFIG SET - '{name}'"
-                )
+                write!(f, "Unknown option or number of arguments for CONFIG SET - '{name}'")
             }
             Self::Refused(name, why) => {
-                write!(
-                    f,
-                    "CONFIG SET failed (possibly related to argument '{name}') - {why}"
-                )
+                write!(f, "CONFIG SET failed (possibly related to argument '{name}') - {why}")
             }
             Self::NoFile => f.write_str("The server is running without a config file"),
             Self::Write(why) => write!(f, "Rewriting config file: {why}"),
@@ -136,14 +127,11 @@ impl Config {
         let indexes = check_names(pairs)?;
         let mut staged: Vec<(usize, Value)> = Vec::with_capacity(pairs.len());
         for (&index, (name, text)) in indexes.iter().zip(pairs) {
-            let value = self
-                .parse_at(index, text)
-                .map_err(|why| refused(name, why))?;
+            let value = self.parse_at(index, text).map_err(|why| refused(name, why))?;
             staged.push((index, value));
         }
         for ((index, value), (name, _)) in staged.iter().zip(pairs) {
-            self.check_system(*index, value)
-                .map_err(|why| refused(name, why))?;
+            self.check_system(*index, value).map_err(|why| refused(name, why))?;
         }
         for (index, value) in staged {
             self.change(index, value);
@@ -354,9 +342,7 @@ impl Config {
     /// Percentiles that INFO latencystats shows.
     pub fn latency_percentiles(&self) -> Vec<f64> {
         let text = self.text(const { at("latency-tracking-info-percentiles") });
-        text.split(' ')
-            .filter_map(|word| word.parse().ok())
-            .collect()
+        text.split(' ').filter_map(|word| word.parse().ok()).collect()
     }
 
     /// Bits of `notify-keyspace-events`; see [`value::EVENT_LETTERS`].
@@ -610,17 +596,12 @@ mod tests {
     use super::*;
 
     fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<(), String> {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
-            .collect();
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
         config.set_all(&pairs).map_err(|error| error.to_string())
     }
 
     fn failed(name: &str, why: &str) -> Result<(), String> {
-        Err(format!(
-            "CONFIG SET failed (possibly related to argument '{name}') - {why}"
-        ))
+        Err(format!("CONFIG SET failed (possibly related to argument '{name}') - {why}"))
     }
 
     #[test]
@@ -629,10 +610,7 @@ mod tests {
         assert_eq!(config.maxmemory(), 0);
         assert_eq!(config.maxmemory_policy(), Policy::NoEviction);
         assert_eq!(config.maxmemory_samples(), 5);
-        assert_eq!(
-            (config.lfu_decay_minutes(), config.lfu_log_factor()),
-            (1, 10)
-        );
+        assert_eq!((config.lfu_decay_minutes(), config.lfu_log_factor()), (1, 10));
         assert_eq!(config.slowlog_slower_than_us(), 10_000);
         assert_eq!(config.databases(), 16);
         assert!(config.active_expire() && config.requirepass().is_none());
@@ -647,11 +625,7 @@ mod tests {
     #[test]
     fn set_all_changes_every_option() {
         let config = Config::default();
-        let pairs = [
-            ("maxmemory", "1gb"),
-            ("maxmemory-policy", "allkeys-lfu"),
-            ("HZ", "501"),
-        ];
+        let pairs = [("maxmemory", "1gb"), ("maxmemory-policy", "allkeys-lfu"), ("HZ", "501")];
         assert_eq!(set(&config, &pairs), Ok(()));
         assert_eq!(config.maxmemory(), 1 << 30);
         assert_eq!(config.maxmemory_policy(), Policy::AllKeysLfu);
@@ -689,18 +663,12 @@ mod tests {
             set(&config, &[("databases", "2"), ("nosuch", "1")]),
             failed("databases", immutable)
         );
-        assert_eq!(
-            set(&config, &[("dir", "/")]),
-            failed("dir", "can't set protected config")
-        );
+        assert_eq!(set(&config, &[("dir", "/")]), failed("dir", "can't set protected config"));
         assert_eq!(
             set(&config, &[("hz", "1"), ("HZ", "2"), ("nosuch", "3")]),
             failed("HZ", "duplicate parameter")
         );
-        let pairs = [
-            ("hash-max-ziplist-entries", "10"),
-            ("hash-max-listpack-entries", "11"),
-        ];
+        let pairs = [("hash-max-ziplist-entries", "10"), ("hash-max-listpack-entries", "11")];
         assert_eq!(set(&config, &pairs), Ok(()));
         assert_eq!(config.hash_max_listpack_entries(), 11);
     }
@@ -708,9 +676,7 @@ mod tests {
     #[test]
     fn set_all_of_bytes_that_are_no_text_is_refused() {
         let config = Config::default();
-        let error = config
-            .set_all(&[(b"requirepass", b"\xff")])
-            .expect_err("no UTF-8");
+        let error = config.set_all(&[(b"requirepass", b"\xff")]).expect_err("no UTF-8");
         assert!(error.to_string().ends_with("argument must be UTF-8 text"));
         assert!(config.set_all(&[(b"\xff", b"1")]).is_err());
     }
@@ -722,10 +688,7 @@ mod tests {
         assert_eq!(config.maxclients(), 100);
         let why = "The operating system is not able to handle the specified number of clients, \
                    try with 100";
-        assert_eq!(
-            set(&config, &[("maxclients", "101")]),
-            failed("maxclients", why)
-        );
+        assert_eq!(set(&config, &[("maxclients", "101")]), failed("maxclients", why));
         assert_eq!(set(&config, &[("maxclients", "100")]), Ok(()));
     }
 
@@ -753,15 +716,10 @@ mod tests {
         let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
         assert_eq!(get(&[b"HZ"]), [pair("HZ", "10")]);
         assert_eq!(get(&[b"HZ", b"h?"]), [pair("HZ", "10")]);
-        assert_eq!(
-            get(&[b"ZSET-*-ziplist-v*"]),
-            [pair("zset-max-ziplist-value", "64")]
-        );
+        assert_eq!(get(&[b"ZSET-*-ziplist-v*"]), [pair("zset-max-ziplist-value", "64")]);
         assert_eq!(get(&[b"nosuch", b"\xff*"]), []);
         let all = get(&[b"*"]);
-        let names = SPECS
-            .iter()
-            .map(|spec| 1 + usize::from(spec.alias.is_some()));
+        let names = SPECS.iter().map(|spec| 1 + usize::from(spec.alias.is_some()));
         assert_eq!(all.len(), names.sum::<usize>());
         assert!(all.contains(&pair("maxmemory-policy", "noeviction")));
     }
@@ -772,18 +730,10 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = heard.clone();
         config.on_change(Box::new(move |spec, text| {
-            ears.lock()
-                .expect("nobody panicked")
-                .push((spec.name, text.to_owned()));
+            ears.lock().expect("nobody panicked").push((spec.name, text.to_owned()));
         }));
-        assert_eq!(
-            set(&config, &[("loglevel", "notice"), ("loglevel", "debug")]).is_err(),
-            true
-        );
-        assert_eq!(
-            set(&config, &[("loglevel", "notice"), ("hz", "11")]),
-            Ok(())
-        );
+        assert!(set(&config, &[("loglevel", "notice"), ("loglevel", "debug")]).is_err());
+        assert_eq!(set(&config, &[("loglevel", "notice"), ("hz", "11")]), Ok(()));
         assert_eq!(set(&config, &[("loglevel", "debug")]), Ok(()));
         let want = [("hz", "11".to_owned()), ("loglevel", "debug".to_owned())];
         assert_eq!(*heard.lock().expect("nobody panicked"), want);

@@ -86,75 +86,27 @@ const BASE: ConfigSpec = ConfigSpec {
     doc: "",
     only: None,
 };
-const NETWORK: ConfigSpec = ConfigSpec {
-    section: "Network",
-    change: Change::AtStart,
-    ..BASE
-};
-const PROCESS: ConfigSpec = ConfigSpec {
-    section: "Process",
-    change: Change::AtStart,
-    ..BASE
-};
-const CLIENTS: ConfigSpec = ConfigSpec {
-    section: "Clients",
-    ..BASE
-};
-const MEMORY: ConfigSpec = ConfigSpec {
-    section: "Memory",
-    ..BASE
-};
-const FREEING: ConfigSpec = ConfigSpec {
-    section: "Freeing",
-    ..BASE
-};
-const OBSERVE: ConfigSpec = ConfigSpec {
-    section: "Observing",
-    ..BASE
-};
-const LOG: ConfigSpec = ConfigSpec {
-    section: "Log",
-    change: Change::AtStart,
-    ..BASE
-};
-const DISK: ConfigSpec = ConfigSpec {
-    section: "Persistence",
-    ..BASE
-};
-const TYPES: ConfigSpec = ConfigSpec {
-    section: "Encodings",
-    kind: Kind::Int {
-        min: 0,
-        max: i64::MAX,
-    },
-    ..BASE
-};
+const NETWORK: ConfigSpec = ConfigSpec { section: "Network", change: Change::AtStart, ..BASE };
+const PROCESS: ConfigSpec = ConfigSpec { section: "Process", change: Change::AtStart, ..BASE };
+const CLIENTS: ConfigSpec = ConfigSpec { section: "Clients", ..BASE };
+const MEMORY: ConfigSpec = ConfigSpec { section: "Memory", ..BASE };
+const FREEING: ConfigSpec = ConfigSpec { section: "Freeing", ..BASE };
+const OBSERVE: ConfigSpec = ConfigSpec { section: "Observing", ..BASE };
+const LOG: ConfigSpec = ConfigSpec { section: "Log", change: Change::AtStart, ..BASE };
+const DISK: ConfigSpec = ConfigSpec { section: "Persistence", ..BASE };
+const TYPES: ConfigSpec =
+    ConfigSpec { section: "Encodings", kind: Kind::Int { min: 0, max: i64::MAX }, ..BASE };
 
 /// An `int` of C that is not negative.
-const INT: Kind = Kind::Int {
-    min: 0,
-    max: i32::MAX as i64,
-};
+const INT: Kind = Kind::Int { min: 0, max: i32::MAX as i64 };
 /// A `long long` of C that is not negative.
-const LONG: Kind = Kind::Int {
-    min: 0,
-    max: i64::MAX,
-};
+const LONG: Kind = Kind::Int { min: 0, max: i64::MAX };
 /// Any amount of memory.
-const BYTES: Kind = Kind::Memory {
-    min: 0,
-    max: u64::MAX,
-};
+const BYTES: Kind = Kind::Memory { min: 0, max: u64::MAX };
 /// Memory that one value may take.
-const BYTES_OF_VALUE: Kind = Kind::Memory {
-    min: 0,
-    max: i64::MAX as u64,
-};
+const BYTES_OF_VALUE: Kind = Kind::Memory { min: 0, max: i64::MAX as u64 };
 /// An amount of memory that holds a request of reasonable size.
-const BYTES_FROM_1MB: Kind = Kind::Memory {
-    min: 1 << 20,
-    max: i64::MAX as u64,
-};
+const BYTES_FROM_1MB: Kind = Kind::Memory { min: 1 << 20, max: i64::MAX as u64 };
 
 const NO_PERSISTENCE: &str = "persistence is not built in yet: data lives in memory only";
 
@@ -162,10 +114,7 @@ const NO_PERSISTENCE: &str = "persistence is not built in yet: data lives in mem
 pub const SPECS: &[ConfigSpec] = &[
     ConfigSpec {
         name: "port",
-        kind: Kind::Int {
-            min: 0,
-            max: 65_535,
-        },
+        kind: Kind::Int { min: 0, max: 65_535 },
         default: "6379",
         doc: "TCP port for clients; 0 listens on no TCP port.",
         ..NETWORK
@@ -232,10 +181,7 @@ pub const SPECS: &[ConfigSpec] = &[
     },
     ConfigSpec {
         name: "databases",
-        kind: Kind::Int {
-            min: 1,
-            max: crate::units::DATABASES_MAX as i64,
-        },
+        kind: Kind::Int { min: 1, max: crate::units::DATABASES_MAX as i64 },
         default: "16",
         doc: "Number of logical databases that SELECT can choose from.",
         ..PROCESS
@@ -273,10 +219,7 @@ pub const SPECS: &[ConfigSpec] = &[
     },
     ConfigSpec {
         name: "maxclients",
-        kind: Kind::Int {
-            min: 1,
-            max: u32::MAX as i64,
-        },
+        kind: Kind::Int { min: 1, max: u32::MAX as i64 },
         default: "10000",
         unit: "clients",
         doc: "Clients connected at once; more are refused.",
@@ -347,10 +290,7 @@ pub const SPECS: &[ConfigSpec] = &[
     },
     ConfigSpec {
         name: "maxmemory-samples",
-        kind: Kind::Int {
-            min: 1,
-            max: i32::MAX as i64,
-        },
+        kind: Kind::Int { min: 1, max: i32::MAX as i64 },
         default: "5",
         unit: "keys",
         doc: "Keys looked at per eviction: more come closer to the true order and cost more.",
@@ -412,10 +352,7 @@ pub const SPECS: &[ConfigSpec] = &[
     },
     ConfigSpec {
         name: "slowlog-log-slower-than",
-        kind: Kind::Int {
-            min: -1,
-            max: i64::MAX,
-        },
+        kind: Kind::Int { min: -1, max: i64::MAX },
         default: "10000",
         unit: "microseconds",
         doc: "Run time beyond which a command enters the slow log; -1 turns it off.",
@@ -521,10 +458,7 @@ pub const SPECS: &[ConfigSpec] = &[
     ConfigSpec {
         name: "list-max-listpack-size",
         alias: Some("list-max-ziplist-size"),
-        kind: Kind::Int {
-            min: i32::MIN as i64,
-            max: i32::MAX as i64,
-        },
+        kind: Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 },
         default: "-2",
         doc: "Elements of one node of a list; -1 to -5 mean 4, 8, 16, 32 and 64 KiB instead.",
         ..TYPES
@@ -621,22 +555,15 @@ const fn same_bytes(a: &[u8], b: &[u8]) -> bool {
 /// Position of the option that `name` names in any case, by its name or its alias.
 pub fn find(name: &[u8]) -> Option<usize> {
     let same = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
-    SPECS
-        .iter()
-        .position(|spec| same(spec.name) || spec.alias.is_some_and(same))
+    SPECS.iter().position(|spec| same(spec.name) || spec.alias.is_some_and(same))
 }
 
 /// The name closest to a misspelt one, if any is close.
 pub fn similar(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('_', "-");
-    let distances = SPECS
-        .iter()
-        .map(|spec| (edit_distance(spec.name, &name), spec.name));
+    let distances = SPECS.iter().map(|spec| (edit_distance(spec.name, &name), spec.name));
     // A third of the letters wrong is a different word.
-    distances
-        .min()
-        .filter(|(distance, _)| *distance <= 1 + name.len() / 4)
-        .map(|(_, name)| name)
+    distances.min().filter(|(distance, _)| *distance <= 1 + name.len() / 4).map(|(_, name)| name)
 }
 
 /// Letters to insert, delete or replace to get from one word to the other.
@@ -661,31 +588,22 @@ mod tests {
 
     #[test]
     fn specs_all_have_unique_names_and_good_defaults() {
-        let mut names: Vec<&str> = SPECS
-            .iter()
-            .flat_map(|spec| [Some(spec.name), spec.alias])
-            .flatten()
-            .collect();
+        let mut names: Vec<&str> =
+            SPECS.iter().flat_map(|spec| [Some(spec.name), spec.alias]).flatten().collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
         for spec in SPECS {
             assert!(parse(spec, spec.default, "").is_ok(), "{}", spec.name);
-            assert!(
-                spec.doc.ends_with('.') && spec.doc.len() > 15,
-                "{}",
-                spec.name
-            );
+            assert!(spec.doc.ends_with('.') && spec.doc.len() > 15, "{}", spec.name);
             assert!(!spec.section.is_empty(), "{}", spec.name);
         }
     }
 
     #[test]
     fn policies_all_appear_by_their_own_name() {
-        let Kind::Enum(words) = SPECS[at("maxmemory-policy")].kind else {
-            panic!("an enum")
-        };
+        let Kind::Enum(words) = SPECS[at("maxmemory-policy")].kind else { panic!("an enum") };
         assert_eq!(words.len(), Policy::ALL.len());
         for (word, number) in words {
             assert_eq!(Policy::ALL[*number as usize].name(), *word);
@@ -697,10 +615,7 @@ mod tests {
     #[test]
     fn find_takes_any_case_and_aliases() {
         assert_eq!(find(b"MaxMemory"), Some(at("maxmemory")));
-        assert_eq!(
-            find(b"hash-max-ziplist-value"),
-            Some(at("hash-max-listpack-value"))
-        );
+        assert_eq!(find(b"hash-max-ziplist-value"), Some(at("hash-max-listpack-value")));
         assert_eq!(find(b"nosuch"), None);
     }
 

@@ -69,9 +69,7 @@ fn parse_int(text: &str, min: i64, max: i64) -> Result<i64, String> {
     let n = parse_i64(text.as_bytes())
         .ok_or_else(|| "argument couldn't be parsed into an integer".to_owned())?;
     if n < min || n > max {
-        return Err(format!(
-            "argument must be between {min} and {max} inclusive"
-        ));
+        return Err(format!("argument must be between {min} and {max} inclusive"));
     }
     Ok(n)
 }
@@ -86,25 +84,17 @@ fn parse_octal(text: &str) -> Result<i64, String> {
 }
 
 fn parse_word(text: &str, words: &[(&'static str, i64)]) -> Result<i64, String> {
-    if let Some((_, n)) = words
-        .iter()
-        .find(|(word, _)| word.eq_ignore_ascii_case(text))
-    {
+    if let Some((_, n)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
         return Ok(*n);
     }
     let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    Err(format!(
-        "argument(s) must be one of the following: {}",
-        all.join(", ")
-    ))
+    Err(format!("argument(s) must be one of the following: {}", all.join(", ")))
 }
 
 fn parse_memory_between(text: &str, min: u64, max: u64) -> Result<u64, String> {
     let n = parse_memory(text).ok_or_else(|| "argument must be a memory value".to_owned())?;
     if n < min || n > max {
-        return Err(format!(
-            "argument must be between {min} and {max} inclusive"
-        ));
+        return Err(format!("argument must be between {min} and {max} inclusive"));
     }
     Ok(n)
 }
@@ -191,11 +181,7 @@ pub(super) fn keep_any(_old: &str, text: &str) -> Result<String, String> {
 
 /// Any text but none.
 pub(super) fn keep_nonempty(_old: &str, text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err("argument must not be empty".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
+    if text.is_empty() { Err("argument must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// Addresses between spaces.
@@ -218,12 +204,7 @@ pub(super) fn keep_cpus(_old: &str, text: &str) -> Result<String, String> {
 /// What is wrong with it: its form, a CPU named twice, or more than [`CORES_MAX`].
 pub fn parse_cpus(text: &str) -> Result<Vec<usize>, String> {
     let form = || "argument must be a list of CPUs such as 0-3,8".to_owned();
-    let number = |text: &str| {
-        text.trim()
-            .parse::<u16>()
-            .map(usize::from)
-            .map_err(|_| form())
-    };
+    let number = |text: &str| text.trim().parse::<u16>().map(usize::from).map_err(|_| form());
     let mut cpus = Vec::new();
     if text.trim().is_empty() {
         return Ok(cpus);
@@ -347,14 +328,8 @@ pub fn parse_output_limits(text: &str, limits: &mut [OutputLimit; 3]) -> Result<
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     for [class, hard, soft, seconds] in groups {
-        let name = if class.eq_ignore_ascii_case("replica") {
-            "slave"
-        } else {
-            *class
-        };
-        let index = OUTPUT_CLASSES
-            .iter()
-            .position(|c| c.eq_ignore_ascii_case(name));
+        let name = if class.eq_ignore_ascii_case("replica") { "slave" } else { *class };
+        let index = OUTPUT_CLASSES.iter().position(|c| c.eq_ignore_ascii_case(name));
         let index = index.ok_or_else(|| {
             "Invalid client class specified in buffer limit configuration.".to_owned()
         })?;
@@ -364,11 +339,7 @@ pub fn parse_output_limits(text: &str, limits: &mut [OutputLimit; 3]) -> Result<
             let why = "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
             return Err(why.to_owned());
         };
-        limits[index] = OutputLimit {
-            hard_bytes,
-            soft_bytes,
-            soft_seconds,
-        };
+        limits[index] = OutputLimit { hard_bytes, soft_bytes, soft_seconds };
     }
     Ok(())
 }
@@ -377,12 +348,10 @@ pub(super) fn keep_output_limits(old: &str, text: &str) -> Result<String, String
     let mut limits = [OutputLimit::default(); 3];
     parse_output_limits(old, &mut limits)?;
     parse_output_limits(text, &mut limits)?;
-    let shown = OUTPUT_CLASSES.iter().zip(limits).map(|(class, l)| {
-        format!(
-            "{class} {} {} {}",
-            l.hard_bytes, l.soft_bytes, l.soft_seconds
-        )
-    });
+    let shown = OUTPUT_CLASSES
+        .iter()
+        .zip(limits)
+        .map(|(class, l)| format!("{class} {} {} {}", l.hard_bytes, l.soft_bytes, l.soft_seconds));
     Ok(shown.collect::<Vec<_>>().join(" "))
 }
 
@@ -404,32 +373,20 @@ mod tests {
     #[test]
     fn bool_other_than_yes_or_no_is_refused() {
         assert_eq!(kept("slot-balance", "YES").as_deref(), Ok("yes"));
-        assert_eq!(
-            refused("slot-balance", "1"),
-            "argument must be 'yes' or 'no'"
-        );
+        assert_eq!(refused("slot-balance", "1"), "argument must be 'yes' or 'no'");
     }
 
     #[test]
     fn integer_out_of_range_names_the_range() {
-        assert_eq!(
-            kept("maxclients", "4294967295").as_deref(),
-            Ok("4294967295")
-        );
+        assert_eq!(kept("maxclients", "4294967295").as_deref(), Ok("4294967295"));
         let range = "argument must be between 1 and 4294967295 inclusive";
         assert_eq!(refused("maxclients", "0"), range);
         let range = "argument must be between -1 and 9223372036854775807 inclusive";
         assert_eq!(refused("slowlog-log-slower-than", "-2"), range);
         for text in ["", "abc", " 10", "1.5", "1k", "99999999999999999999"] {
-            assert_eq!(
-                refused("timeout", text),
-                "argument couldn't be parsed into an integer"
-            );
+            assert_eq!(refused("timeout", text), "argument couldn't be parsed into an integer");
         }
-        assert_eq!(
-            refused("databases", "17"),
-            "argument must be between 1 and 16 inclusive"
-        );
+        assert_eq!(refused("databases", "17"), "argument must be between 1 and 16 inclusive");
     }
 
     #[test]
@@ -450,11 +407,7 @@ mod tests {
             assert_eq!(kept("maxmemory", text), Ok(bytes.to_string()), "{text}");
         }
         for text in ["-1", "+1", "1t", "1.5gb", "10%", " 1", "1 kb", "1\u{e9}"] {
-            assert_eq!(
-                refused("maxmemory", text),
-                "argument must be a memory value",
-                "{text}"
-            );
+            assert_eq!(refused("maxmemory", text), "argument must be a memory value", "{text}");
         }
         let range = "argument must be between 1048576 and 9223372036854775807 inclusive";
         assert_eq!(refused("proto-max-bulk-len", "99999999999gb"), range);
@@ -464,10 +417,7 @@ mod tests {
     fn enum_unknown_word_lists_all() {
         let all = "argument(s) must be one of the following: debug, verbose, notice, warning";
         assert_eq!(refused("loglevel", "loud"), all);
-        assert_eq!(
-            kept("maxmemory-policy", "ALLKEYS-lru").as_deref(),
-            Ok("allkeys-lru")
-        );
+        assert_eq!(kept("maxmemory-policy", "ALLKEYS-lru").as_deref(), Ok("allkeys-lru"));
     }
 
     #[test]
@@ -490,11 +440,7 @@ mod tests {
             ("", ""),
         ];
         for (text, shown) in cases {
-            assert_eq!(
-                kept("notify-keyspace-events", text).as_deref(),
-                Ok(shown),
-                "{text}"
-            );
+            assert_eq!(kept("notify-keyspace-events", text).as_deref(), Ok(shown), "{text}");
         }
         let why = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
         assert_eq!(refused("notify-keyspace-events", "q"), why);
@@ -514,15 +460,9 @@ mod tests {
     #[test]
     fn percentiles_are_trimmed_and_checked() {
         let name = "latency-tracking-info-percentiles";
-        assert_eq!(
-            kept(name, "50.0 99 99.9 1e1").as_deref(),
-            Ok("50 99 99.9 10")
-        );
+        assert_eq!(kept(name, "50.0 99 99.9 1e1").as_deref(), Ok("50 99 99.9 10"));
         assert_eq!(kept(name, "0 100").as_deref(), Ok("0 100"));
-        assert_eq!(
-            refused(name, "50  99"),
-            format!("Invalid {name} parameters")
-        );
+        assert_eq!(refused(name, "50  99"), format!("Invalid {name} parameters"));
         let range = format!("{name} parameters should sit between [0.0,100.0]");
         assert_eq!(refused(name, "101"), range);
     }
@@ -540,10 +480,7 @@ mod tests {
             ("normal x 2 3", "Error in hard, soft or soft_seconds"),
             ("normal 1 2 -3", "Error in hard, soft or soft_seconds"),
         ] {
-            assert!(
-                keep_output_limits(old, text).is_err_and(|e| e.starts_with(why)),
-                "{text}"
-            );
+            assert!(keep_output_limits(old, text).is_err_and(|e| e.starts_with(why)), "{text}");
         }
     }
 
@@ -552,15 +489,9 @@ mod tests {
         assert_eq!(parse_cpus("0-2,8"), Ok(vec![0, 1, 2, 8]));
         assert_eq!(parse_cpus(""), Ok(vec![]));
         assert_eq!(parse_cpus("0-1,1"), Err("CPU 1 is listed twice".to_owned()));
-        assert_eq!(
-            parse_cpus("0-48"),
-            Err("at most 48 cores can be used".to_owned())
-        );
+        assert_eq!(parse_cpus("0-48"), Err("at most 48 cores can be used".to_owned()));
         for text in ["a", "3-1", "0,,1", "-1", "0-", "99999999"] {
-            assert!(
-                parse_cpus(text).is_err_and(|e| e.contains("such as 0-3,8")),
-                "{text}"
-            );
+            assert!(parse_cpus(text).is_err_and(|e| e.contains("such as 0-3,8")), "{text}");
         }
     }
 

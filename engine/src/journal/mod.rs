@@ -83,7 +83,9 @@ impl Journal {
         db: DbIndex,
         words: impl Iterator<Item = &'w [u8]>,
     ) {
-        let Some(records) = &mut self.records else { return };
+        let Some(records) = &mut self.records else {
+            return;
+        };
         clock.now = clock.now.max(self.clock) + 1;
         self.clock = clock.now;
         let unit = match &mut clock.unit {

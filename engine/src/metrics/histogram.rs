@@ -123,7 +123,11 @@ mod tests {
     fn merged_percentiles_are_those_of_one_histogram_with_all_durations() {
         let [odd, even, all] = [0; 3].map(|_| Histogram::default());
         for ns in 1..=10_000u64 {
-            if ns % 2 == 1 { odd.record(ns) } else { even.record(ns) }
+            if ns % 2 == 1 {
+                odd.record(ns)
+            } else {
+                even.record(ns)
+            }
             all.record(ns);
         }
         let merged = Histogram::merged_percentiles_ns(&[&odd, &even], &[0.5, 0.99, 1.0]);

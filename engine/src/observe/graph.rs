@@ -66,13 +66,7 @@ mod tests {
     use super::*;
 
     fn columns(values: &[(u64, &str)]) -> Vec<Column> {
-        values
-            .iter()
-            .map(|&(value, label)| Column {
-                value,
-                label: label.to_owned(),
-            })
-            .collect()
+        values.iter().map(|&(value, label)| Column { value, label: label.to_owned() }).collect()
     }
 
     #[test]

@@ -100,17 +100,10 @@ impl Delays {
     pub fn note(&self, event: Event, now: Ms, ms: u64) {
         let at_seconds = now.0.div_euclid(1000);
         let mut all = self.lock();
-        let index = all
-            .iter()
-            .position(|s| s.event == event)
-            .unwrap_or_else(|| {
-                all.push(Series {
-                    event,
-                    samples: VecDeque::new(),
-                    max_ms: 0,
-                });
-                all.len() - 1
-            });
+        let index = all.iter().position(|s| s.event == event).unwrap_or_else(|| {
+            all.push(Series { event, samples: VecDeque::new(), max_ms: 0 });
+            all.len() - 1
+        });
         let series = &mut all[index];
         series.max_ms = series.max_ms.max(ms);
         match series.samples.back_mut() {
@@ -131,10 +124,7 @@ impl Delays {
 
     /// The event of this name, if it has samples. Case counts.
     pub fn of(&self, name: &[u8]) -> Option<Series> {
-        self.lock()
-            .iter()
-            .find(|s| s.event.name().as_bytes() == name)
-            .cloned()
+        self.lock().iter().find(|s| s.event.name().as_bytes() == name).cloned()
     }
 
     /// Forgets the event of this name, in any case; `None` forgets all. Returns how many it forgot.
@@ -159,11 +149,7 @@ mod tests {
             delays.note(Event::Command, Ms(ms), delay);
         }
         let series = delays.of(b"command").expect("it was noted");
-        let samples: Vec<_> = series
-            .samples
-            .iter()
-            .map(|s| (s.at_seconds, s.ms))
-            .collect();
+        let samples: Vec<_> = series.samples.iter().map(|s| (s.at_seconds, s.ms)).collect();
         assert_eq!(samples, [(1, 50), (2, 10)]);
         assert_eq!(series.max_ms, 50);
     }

@@ -107,11 +107,7 @@ impl SlowLog {
 
     /// How many calls [`latest`](Self::latest) could return.
     pub fn len(&self, len_max: usize) -> usize {
-        self.rings
-            .iter()
-            .map(|ring| lock(ring).len())
-            .sum::<usize>()
-            .min(len_max)
+        self.rings.iter().map(|ring| lock(ring).len()).sum::<usize>().min(len_max)
     }
 
     /// Forgets all calls. Ids go on.
@@ -132,11 +128,7 @@ fn trimmed(args: &Args<'_>) -> Vec<Box<[u8]>> {
                 let more = args.len() - kept + 1;
                 return format!("... ({more} more arguments)").into_bytes().into();
             }
-            let word = if is_secret(args, i) {
-                REDACTED
-            } else {
-                args.at(i)
-            };
+            let word = if is_secret(args, i) { REDACTED } else { args.at(i) };
             if word.len() <= WORD_BYTES_MAX {
                 return word.into();
             }
@@ -174,30 +166,19 @@ mod tests {
     use crate::commands::args::OwnedArgs;
 
     fn slow() -> Slow<'static> {
-        Slow {
-            at: Ms(1),
-            us: 10,
-            addr: "1.2.3.4:5",
-            name: b"",
-        }
+        Slow { at: Ms(1), us: 10, addr: "1.2.3.4:5", name: b"" }
     }
 
     fn words(call: &[&[u8]]) -> Vec<String> {
         let trimmed = trimmed(&OwnedArgs::of(call).args());
-        trimmed
-            .iter()
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect()
+        trimmed.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
     #[test]
     fn words_beyond_the_limits_are_counted_not_kept() {
         let long = [b'x'; 130];
         let mut call: Vec<&[u8]> = vec![b"MSET", &long];
-        assert_eq!(
-            words(&call)[1],
-            format!("{}... (2 more bytes)", "x".repeat(128))
-        );
+        assert_eq!(words(&call)[1], format!("{}... (2 more bytes)", "x".repeat(128)));
         call.resize(32, b"y");
         assert_eq!(words(&call)[31], "y");
         call.push(b"z");
@@ -207,15 +188,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        assert_eq!(
-            words(&[b"auth", b"joe", b"pw"]),
-            ["auth", "(redacted)", "(redacted)"]
-        );
+        assert_eq!(words(&[b"auth", b"joe", b"pw"]), ["auth", "(redacted)", "(redacted)"]);
         let hello = words(&[b"HELLO", b"3", b"AUTH", b"joe", b"pw", b"SETNAME", b"me"]);
-        assert_eq!(
-            hello[2..],
-            ["AUTH", "(redacted)", "(redacted)", "SETNAME", "me"]
-        );
+        assert_eq!(hello[2..], ["AUTH", "(redacted)", "(redacted)", "SETNAME", "me"]);
         let config = words(&[b"config", b"set", b"hz", b"10", b"requirepass", b"pw"]);
         assert_eq!(config[2..], ["hz", "10", "requirepass", "(redacted)"]);
     }

@@ -63,9 +63,8 @@ impl CommandError {
     /// LCS of a string whose positions do not fit 32 bits.
     pub const LCS_STRING_TOO_LONG: Self = Self::fixed("ERR String too long for LCS");
     /// LCS of strings whose table is larger than a string may be.
-    pub const LCS_TABLE_TOO_LARGE: Self = Self::fixed(
-        "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
-    );
+    pub const LCS_TABLE_TOO_LARGE: Self =
+        Self::fixed("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
     /// A database that does not exist.
     pub const DB_INDEX: Self = Self::fixed("ERR DB index is out of range");
     /// Source and destination are the same.
@@ -86,9 +85,8 @@ impl CommandError {
     pub const NOT_INT32: Self =
         Self::fixed("ERR value is out of range, value must between -2147483648 and 2147483647");
     /// EXPIRE with NX and another condition.
-    pub const EXPIRE_NX_ALONE: Self = Self::fixed(
-        "ERR NX and XX, GT or LT options at the same time are not compatible",
-    );
+    pub const EXPIRE_NX_ALONE: Self =
+        Self::fixed("ERR NX and XX, GT or LT options at the same time are not compatible");
     /// EXPIRE with GT and LT.
     pub const EXPIRE_GT_LT: Self =
         Self::fixed("ERR GT and LT options at the same time are not compatible");
@@ -201,8 +199,7 @@ impl CommandError {
     /// CLIENT LIST: an id that is no number.
     pub const CLIENT_ID: Self = Self::fixed("ERR Invalid client ID");
     /// CLIENT KILL: an id that nobody can have.
-    pub const CLIENT_ID_NOT_POSITIVE: Self =
-        Self::fixed("ERR client-id should be greater than 0");
+    pub const CLIENT_ID_NOT_POSITIVE: Self = Self::fixed("ERR client-id should be greater than 0");
     /// A transaction runs with shards held: other cores cannot be asked about their clients.
     pub const OTHER_CLIENTS_IN_EXEC: Self =
         Self::fixed("ERR other clients cannot be reached inside a transaction");
@@ -215,13 +212,11 @@ impl CommandError {
     /// WATCH within MULTI.
     pub const WATCH_IN_MULTI: Self = Self::fixed("ERR WATCH inside MULTI is not allowed");
     /// SLOWLOG GET of fewer than no entries.
-    pub const SLOWLOG_COUNT: Self =
-        Self::fixed("ERR count should be greater than or equal to -1");
+    pub const SLOWLOG_COUNT: Self = Self::fixed("ERR count should be greater than or equal to -1");
     /// SHUTDOWN ABORT while the server is not ending.
     pub const NO_SHUTDOWN: Self = Self::fixed("ERR No shutdown in progress.");
     /// SHUTDOWN SAVE where nothing can be saved.
-    pub const SHUTDOWN_FAILED: Self =
-        Self::fixed("ERR Errors trying to SHUTDOWN. Check logs.");
+    pub const SHUTDOWN_FAILED: Self = Self::fixed("ERR Errors trying to SHUTDOWN. Check logs.");
 
     /// A text that is known when the program is built.
     pub(crate) const fn fixed(text: &'static str) -> Self {
@@ -267,9 +262,7 @@ impl CommandError {
             beginning.push_str(&format!("'{}' ", quoted(shown)));
         }
         let name = quoted(&name[..name.len().min(128)]);
-        Self::owned(format!(
-            "ERR unknown command '{name}', with args beginning with: {beginning}"
-        ))
+        Self::owned(format!("ERR unknown command '{name}', with args beginning with: {beginning}"))
     }
 
     /// A subcommand that does not exist. `container` as the spec has it.
@@ -363,4 +356,3 @@ impl CommandError {
 fn quoted(bytes: &[u8]) -> String {
     bytes.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
 }
-

@@ -43,26 +43,15 @@ enum Magnitude {
 
 impl From<i64> for LongDouble {
     fn from(n: i64) -> Self {
-        let size = Magnitude::Finite {
-            bits: n.unsigned_abs(),
-            exponent: 0,
-        };
-        Self {
-            negative: n < 0,
-            size,
-        }
+        let size = Magnitude::Finite { bits: n.unsigned_abs(), exponent: 0 };
+        Self { negative: n < 0, size }
     }
 }
 
 impl LongDouble {
     /// Zero.
-    pub const ZERO: Self = Self {
-        negative: false,
-        size: Magnitude::Finite {
-            bits: 0,
-            exponent: 0,
-        },
-    };
+    pub const ZERO: Self =
+        Self { negative: false, size: Magnitude::Finite { bits: 0, exponent: 0 } };
 
     /// The number that `text` spells as C's `strtold` reads all of it, where Redis accepts that: no
     /// NaN, no space, not empty, shorter than 5120 bytes, neither too large nor too small.
@@ -79,10 +68,7 @@ impl LongDouble {
             Size::Decimal(digits) => round_read(digits, read_decimal(digits)?)?,
             Size::Hex(digits) => round_read(digits, digits.hex_bits())?,
         };
-        Some(Self {
-            negative: written.negative,
-            size,
-        })
+        Some(Self { negative: written.negative, size })
     }
 
     /// Whether it is no infinity.
@@ -93,11 +79,7 @@ impl LongDouble {
     /// The sum, rounded half to even; `None` if it is infinite or not a number.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         let (a, b) = (Aligned::of(self)?, Aligned::of(other)?);
-        let (a, b) = if (a.exponent, a.bits) < (b.exponent, b.bits) {
-            (b, a)
-        } else {
-            (a, b)
-        };
+        let (a, b) = if (a.exponent, a.bits) < (b.exponent, b.bits) { (b, a) } else { (a, b) };
         // 62 bits below a's last one: more than a result can need of b, but for the flag.
         let shift = a.exponent - b.exponent;
         let exponent = a.exponent - 62;
@@ -113,10 +95,7 @@ impl LongDouble {
             a_bits - b_bits - u128::from(rest)
         };
         let size = rounded(bits, exponent, rest);
-        (size != Magnitude::Infinite).then_some(Self {
-            negative: a.negative,
-            size,
-        })
+        (size != Magnitude::Infinite).then_some(Self { negative: a.negative, size })
     }
 
     /// Its text as Redis stores it: `%.17Lf` without zeros at the end, and never `-0`.
@@ -132,11 +111,7 @@ impl LongDouble {
                 (text, sign)
             }
         };
-        if self.negative {
-            format!("{sign}{text}")
-        } else {
-            text
-        }
+        if self.negative { format!("{sign}{text}") } else { text }
     }
 }
 
@@ -153,18 +128,10 @@ impl Aligned {
             return None;
         };
         if bits == 0 {
-            return Some(Self {
-                negative: x.negative,
-                bits,
-                exponent: EXPONENT_MIN - 64,
-            });
+            return Some(Self { negative: x.negative, bits, exponent: EXPONENT_MIN - 64 });
         }
         let up = bits.leading_zeros();
-        Some(Self {
-            negative: x.negative,
-            bits: bits << up,
-            exponent: exponent - i64::from(up),
-        })
+        Some(Self { negative: x.negative, bits: bits << up, exponent: exponent - i64::from(up) })
     }
 }
 
@@ -177,10 +144,7 @@ fn rounded(bits: u128, exponent: i64, rest: bool) -> Magnitude {
     if bits != 0 && top > TOP_MAX {
         return Magnitude::Infinite;
     }
-    Magnitude::Finite {
-        bits,
-        exponent: if bits == 0 { 0 } else { exponent },
-    }
+    Magnitude::Finite { bits, exponent: if bits == 0 { 0 } else { exponent } }
 }
 
 /// Rounds what was read; `None` if it gets infinite, or 0 although a digit is not.
@@ -210,9 +174,7 @@ fn read_decimal(digits: Digits<'_>) -> Option<Exact> {
         return None;
     }
     if text.len() <= 19 && power.abs() <= POWER_OF_5_MAX {
-        let n = text
-            .iter()
-            .fold(0, |n: u64, digit| n * 10 + u64::from(digit - b'0'));
+        let n = text.iter().fold(0, |n: u64, digit| n * 10 + u64::from(digit - b'0'));
         return Some(read_short(n, power));
     }
     Some(read_long(&text, power))
@@ -228,11 +190,7 @@ fn read_short(n: u64, power: i64) -> Exact {
     let up = u128::from(n).leading_zeros();
     let dividend = u128::from(n) << up;
     let fives = u128::from(fives);
-    (
-        dividend / fives,
-        power - i64::from(up),
-        dividend % fives != 0,
-    )
+    (dividend / fives, power - i64::from(up), dividend % fives != 0)
 }
 
 /// The same for any number of digits and any power.
@@ -253,10 +211,8 @@ fn read_long(digits: &[u8], power: i64) -> Exact {
 fn top_bits(n: &BigUint, exponent: i64, rest: bool) -> Exact {
     let cut = n.bits().saturating_sub(128);
     let top = n >> cut;
-    let bits = top
-        .iter_u64_digits()
-        .rev()
-        .fold(0, |bits: u128, limb| bits << 64 | u128::from(limb));
+    let bits =
+        top.iter_u64_digits().rev().fold(0, |bits: u128, limb| bits << 64 | u128::from(limb));
     let rest = rest || n.trailing_zeros().is_some_and(|zeros| zeros < cut);
     (bits, exponent + cut as i64, rest)
 }
@@ -294,10 +250,7 @@ mod tests {
     use super::*;
 
     fn sum(a: &str, b: &str) -> Option<String> {
-        let (a, b) = (
-            LongDouble::parse(a.as_bytes())?,
-            LongDouble::parse(b.as_bytes())?,
-        );
+        let (a, b) = (LongDouble::parse(a.as_bytes())?, LongDouble::parse(b.as_bytes())?);
         Some(a.checked_add(b)?.to_text())
     }
 
@@ -320,11 +273,7 @@ mod tests {
             ("18446744073709551615", "1", "18446744073709551616"),
             ("9223372036854775807", "0.5", "9223372036854775807.5"),
             ("-9223372036854775808", "-0.25", "-9223372036854775808"),
-            (
-                "123456789012345678901234567890",
-                "0",
-                "123456789012345678899921813504",
-            ),
+            ("123456789012345678901234567890", "0", "123456789012345678899921813504"),
             ("0.000000000000000005", "0", "0"),
             ("0.000000000000000015", "0", "0.00000000000000002"),
             ("0.00000762939453125", "0", "0.00000762939453125"),
@@ -356,11 +305,7 @@ mod tests {
                 "5.85987448204883847",
             ),
             ("0.3", "-0.1", "0.2"),
-            (
-                "1000000000000000000000000000000000000",
-                "-999999999999999999999999999999999999",
-                "0",
-            ),
+            ("1000000000000000000000000000000000000", "-999999999999999999999999999999999999", "0"),
         ];
         for (a, b, want) in cases {
             assert_eq!(sum(a, b).as_deref(), Some(want), "{a} + {b}");
@@ -376,10 +321,7 @@ mod tests {
         let max = sum("1.18973149535723176502e4932", "0").expect("it is finite");
         assert!(max.starts_with("118973149535723176502126"), "{max}");
         assert!(max.ends_with("19552086811989770240"), "{max}");
-        assert_eq!(
-            LongDouble::parse(max.as_bytes()).map(LongDouble::to_text),
-            Some(max)
-        );
+        assert_eq!(LongDouble::parse(max.as_bytes()).map(LongDouble::to_text), Some(max));
     }
 
     #[test]
@@ -400,12 +342,7 @@ mod tests {
         for text in refused {
             assert_eq!(LongDouble::parse(text.as_bytes()), None, "{text:?}");
         }
-        for text in [
-            "0xffffffffffffffff.7p16320",
-            "0x1p-16445",
-            "0x1.8p-16446",
-            "1.9e-4951",
-        ] {
+        for text in ["0xffffffffffffffff.7p16320", "0x1p-16445", "0x1.8p-16446", "1.9e-4951"] {
             assert!(LongDouble::parse(text.as_bytes()).is_some(), "{text:?}");
         }
         assert!(LongDouble::parse(&[b'9'; 4933]).is_none());
@@ -417,12 +354,7 @@ mod tests {
 
     #[test]
     fn infinity_is_read_but_no_sum() {
-        for (a, b) in [
-            ("inf", "1"),
-            ("inf", "-inf"),
-            ("1", "-Infinity"),
-            ("1e4932", "inf"),
-        ] {
+        for (a, b) in [("inf", "1"), ("inf", "-inf"), ("1", "-Infinity"), ("1e4932", "inf")] {
             assert_eq!(sum(a, b), None);
         }
         let max = "1.18973149535723176502e4932";

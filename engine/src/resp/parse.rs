@@ -81,15 +81,17 @@ impl Parser {
         let base = ranges.len();
         let (words_left, at, word_bytes) = match self.partial.take() {
             Some(partial) => {
-                let shifted = partial.ranges.iter().map(|r| ArgRange {
-                    start: r.start + start as u32,
-                    end: r.end + start as u32,
-                });
+                let shifted = partial
+                    .ranges
+                    .iter()
+                    .map(|r| ArgRange { start: r.start + start as u32, end: r.end + start as u32 });
                 ranges.extend(shifted);
                 (partial.words_left, start + partial.at, partial.word_bytes)
             }
             None => {
-                let Some(&first) = bytes.get(start) else { return Parsed::Incomplete };
+                let Some(&first) = bytes.get(start) else {
+                    return Parsed::Incomplete;
+                };
                 if first != b'*' {
                     return inline(bytes, start, ranges);
                 }
@@ -102,7 +104,9 @@ impl Parser {
                     Line::Number(n, _) if n > WORDS_MAX => {
                         return Parsed::Error(CommandError::INVALID_WORD_COUNT);
                     }
-                    Line::Number(n, _) if n > UNAUTHENTICATED_WORDS_MAX && !limits.authenticated => {
+                    Line::Number(n, _)
+                        if n > UNAUTHENTICATED_WORDS_MAX && !limits.authenticated =>
+                    {
                         return Parsed::Error(CommandError::UNAUTHENTICATED_WORD_COUNT);
                     }
                     Line::Number(n, next) if n <= 0 => return Parsed::Nothing(next),
@@ -165,10 +169,9 @@ impl Parser {
         at: usize,
         word_bytes: Option<usize>,
     ) {
-        let relative = ranges.drain(base..).map(|r| ArgRange {
-            start: r.start - start as u32,
-            end: r.end - start as u32,
-        });
+        let relative = ranges
+            .drain(base..)
+            .map(|r| ArgRange { start: r.start - start as u32, end: r.end - start as u32 });
         let ranges = relative.collect();
         self.partial = Some(Box::new(Partial { ranges, words_left, at: at - start, word_bytes }));
     }
@@ -181,7 +184,9 @@ fn word_length(
     at: usize,
     limits: Limits,
 ) -> Result<Option<(usize, usize)>, CommandError> {
-    let Some(&first) = bytes.get(at) else { return Ok(None) };
+    let Some(&first) = bytes.get(at) else {
+        return Ok(None);
+    };
     if first != b'$' {
         // Redis: looks for the end of the line before it looks at its first byte.
         if memchr::memchr(b'\r', &bytes[at..]).is_none_or(|cr| at + cr + 1 >= bytes.len()) {
@@ -201,10 +206,7 @@ fn word_length(
     }
 }
 
-fn too_long_or_incomplete(
-    bytes: &[u8],
-    at: usize,
-) -> Result<Option<(usize, usize)>, CommandError> {
+fn too_long_or_incomplete(bytes: &[u8], at: usize) -> Result<Option<(usize, usize)>, CommandError> {
     if bytes.len() - at > INLINE_BYTES_MAX { Err(CommandError::TOO_BIG_LENGTH) } else { Ok(None) }
 }
 
@@ -229,7 +231,9 @@ fn line(bytes: &[u8], at: usize) -> Line {
     if plain && bytes.get(i) == Some(&b'\r') {
         return if i + 1 < bytes.len() { Line::Number(n, i + 2) } else { Line::Incomplete };
     }
-    let Some(cr) = memchr::memchr(b'\r', &bytes[at..]) else { return Line::Incomplete };
+    let Some(cr) = memchr::memchr(b'\r', &bytes[at..]) else {
+        return Line::Incomplete;
+    };
     if at + cr + 1 >= bytes.len() {
         return Line::Incomplete;
     }

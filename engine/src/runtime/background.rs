@@ -138,11 +138,13 @@ impl Core {
                 self.node.note_memory(memory.active_bytes, memory.resident_bytes);
             }
             // Where memory is not limited, nobody needs it fresh.
-            let every = if self.node.config.maxmemory() > 0 { CRON_EVERY_MS } else { IDLE_EVERY_MS };
+            let every =
+                if self.node.config.maxmemory() > 0 { CRON_EVERY_MS } else { IDLE_EVERY_MS };
             self.background.memory_at = Ms(self.now.0 + every);
             self.node.sample_rates(self.now);
         }
         self.close_idle_clients();
+        malloc::purge_decayed();
         if let Some(shard) = &mut self.held[self.id.index()]
             && !shard.watches.is_empty()
         {
@@ -165,7 +167,9 @@ impl Core {
         for _ in 0..count {
             self.background.idle_cursor = (self.background.idle_cursor + 1) % capacity.max(1);
             let index = self.background.idle_cursor;
-            let Some(session) = self.sessions.get_mut(index) else { continue };
+            let Some(session) = self.sessions.get_mut(index) else {
+                continue;
+            };
             let idle_ms = self.now.0 - session.client.last_at.0;
             if idle_ms > 1_000 && session.out.is_empty() && session.sending_bytes == 0 {
                 session.out.clear(0);
@@ -194,8 +198,7 @@ impl Core {
         let busiest = (0..count).max_by_key(|&i| loads[i]).unwrap_or(0);
         let idlest = (0..count).min_by_key(|&i| loads[i]).unwrap_or(0);
         let gap = loads[busiest] - loads[idlest];
-        if loads[busiest] >= BALANCE_LOAD_MIN
-            && gap * 100 > loads[busiest] * BALANCE_MARGIN_PERCENT
+        if loads[busiest] >= BALANCE_LOAD_MIN && gap * 100 > loads[busiest] * BALANCE_MARGIN_PERCENT
         {
             let shard = self.held[busiest].as_ref().expect("all doors are held");
             // The hottest slot that narrows the gap: at most half of it moves over.
@@ -206,8 +209,13 @@ impl Core {
                 .max();
             if let Some((load, slot)) = slot {
                 self.move_slot(slot, ShardId(idlest as u16));
-                tracing::info!(slot = slot.index(), from = busiest, to = idlest, load,
-                    "slot moved to level the load");
+                tracing::info!(
+                    slot = slot.index(),
+                    from = busiest,
+                    to = idlest,
+                    load,
+                    "slot moved to level the load"
+                );
             }
         }
         for shard in self.held.iter_mut().flatten() {
@@ -249,7 +257,9 @@ impl Core {
             let source = self.held[from.index()].as_mut().expect("both doors are held");
             // Watches of its keys do not move along: their transactions lose, and are tried again.
             source.watches.touch_where(db, |key| slot_of(key) == slot);
-            let Some(part) = source.take_slot(db, slot) else { continue };
+            let Some(part) = source.take_slot(db, slot) else {
+                continue;
+            };
             let target = self.held[to.index()].as_mut().expect("both doors are held");
             target.put_slot(db, slot, part);
         }

@@ -228,7 +228,9 @@ impl Core {
     pub(super) fn step_sliced(&mut self) {
         let begun = self.clock.ticks();
         for _ in 0..self.sliced.len() {
-            let Some(mut call) = self.sliced.pop_front() else { return };
+            let Some(mut call) = self.sliced.pop_front() else {
+                return;
+            };
             if self.session_mut(call.token).is_none_or(|session| session.closing) {
                 continue;
             }
@@ -326,7 +328,9 @@ impl Core {
     }
 
     pub(super) fn end_sleep(&mut self, token: Token, ticket: u32) {
-        let Some(session) = self.session_mut(token) else { return };
+        let Some(session) = self.session_mut(token) else {
+            return;
+        };
         let mut out = OutBuf::default();
         Reply::new(&mut out, session.client.protocol).ok();
         let target = if ticket == u32::MAX { Target::Silent } else { Target::Ticket(ticket) };
@@ -399,7 +403,9 @@ impl Core {
 
     /// A core has answered.
     pub(super) fn answered(&mut self, id: u32, text: &str, count: usize) {
-        let Some(ask) = self.asks.get_mut(id as usize) else { return };
+        let Some(ask) = self.asks.get_mut(id as usize) else {
+            return;
+        };
         ask.lines.extend(text.lines().map(str::to_owned));
         ask.count += count;
         ask.waiting -= 1;
@@ -407,7 +413,9 @@ impl Core {
             return;
         }
         let mut ask = self.asks.remove(id as usize);
-        let Some(session) = self.session_mut(ask.token) else { return };
+        let Some(session) = self.session_mut(ask.token) else {
+            return;
+        };
         let mut out = OutBuf::default();
         let mut reply = Reply::new(&mut out, session.client.protocol);
         match ask.action {

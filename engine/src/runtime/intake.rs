@@ -43,7 +43,9 @@ impl Core {
         let mut resumed = self.resume.len();
         while resumed > 0 {
             resumed -= 1;
-            let Some(token) = self.resume.pop_front() else { break };
+            let Some(token) = self.resume.pop_front() else {
+                break;
+            };
             self.resume_session(token);
         }
         let mut seen = 0;
@@ -51,9 +53,7 @@ impl Core {
             self.take_input(input);
             seen += 1;
             // The clock is read once per few buffers: 16 KiB of calls take up to 100 µs.
-            if seen % 4 == 0
-                && self.clock.ns_between(started, self.clock.ticks()) > budget_ns / 4
-            {
+            if seen % 4 == 0 && self.clock.ns_between(started, self.clock.ticks()) > budget_ns / 4 {
                 break;
             }
         }
@@ -110,7 +110,9 @@ impl Core {
     }
 
     fn resume_session(&mut self, token: Token) {
-        let Some(session) = self.session_mut(token) else { return };
+        let Some(session) = self.session_mut(token) else {
+            return;
+        };
         if !session.may_run() {
             return;
         }
@@ -118,7 +120,9 @@ impl Core {
             let tail = std::mem::take(&mut session.tail);
             self.parse(token.index, Chunk::Owned(tail));
         }
-        let Some(session) = self.sessions.get_mut(token.index as usize) else { return };
+        let Some(session) = self.sessions.get_mut(token.index as usize) else {
+            return;
+        };
         if session.tail.len() <= TAIL_STALL_BYTES && session.may_run() {
             Self::arm_receive(&mut self.ring, token, session);
         }
@@ -339,8 +343,9 @@ impl Core {
         }
         // CLIENT REPLY ON is answered, OFF and SKIP are not.
         let mode = session.client.reply_mode;
-        let was_off = silent && mode == ReplyMode::On && 
-            matches!(command.spec.name, "client|reply" | "reset");
+        let was_off = silent
+            && mode == ReplyMode::On
+            && matches!(command.spec.name, "client|reply" | "reset");
         if mode != ReplyMode::On || (silent && !was_off) {
             out.truncate(from);
         }

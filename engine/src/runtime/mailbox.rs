@@ -67,27 +67,11 @@ pub struct Receiver<T> {
 
 /// A mailbox for `capacity` values, rounded up to a power of two.
 pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let slots = (0..capacity.next_power_of_two())
-        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-        .collect();
-    let ring = Arc::new(Ring {
-        head: OwnLine::default(),
-        tail: OwnLine::default(),
-        slots,
-    });
-    let sender = Sender {
-        ring: Arc::clone(&ring),
-        tail: 0,
-        head_seen: 0,
-    };
-    (
-        sender,
-        Receiver {
-            ring,
-            head: 0,
-            tail_seen: 0,
-        },
-    )
+    let slots =
+        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let ring = Arc::new(Ring { head: OwnLine::default(), tail: OwnLine::default(), slots });
+    let sender = Sender { ring: Arc::clone(&ring), tail: 0, head_seen: 0 };
+    (sender, Receiver { ring, head: 0, tail_seen: 0 })
 }
 
 impl<T> Sender<T> {
@@ -109,9 +93,7 @@ impl<T> Sender<T> {
         }
         // SAFETY: the slot is not between head and tail, so it belongs to this side and is empty;
         // `&mut self` keeps other writers out.
-        self.ring
-            .slot(self.tail)
-            .with_mut(|slot| unsafe { (*slot).write(value) });
+        self.ring.slot(self.tail).with_mut(|slot| unsafe { (*slot).write(value) });
         self.tail = self.tail.wrapping_add(1);
         // Ordering: release, so that the receiver sees the value.
         self.ring.tail.0.store(self.tail, Ordering::Release);
@@ -137,10 +119,8 @@ impl<T> Receiver<T> {
         }
         // SAFETY: the slot is between head and tail, so it holds a value that belongs to this side;
         // it is read once, because `head` moves past it.
-        let value = self
-            .ring
-            .slot(self.head)
-            .with_mut(|slot| unsafe { (*slot).assume_init_read() });
+        let value =
+            self.ring.slot(self.head).with_mut(|slot| unsafe { (*slot).assume_init_read() });
         self.head = self.head.wrapping_add(1);
         // Ordering: release, so that the sender writes the slot only after it was read.
         self.ring.head.0.store(self.head, Ordering::Release);
@@ -164,8 +144,7 @@ impl<T> Drop for Ring<T> {
         let tail = self.tail.0.load(Ordering::Relaxed);
         while head != tail {
             // SAFETY: slots between head and tail hold values, and nobody else is left to read them.
-            self.slot(head)
-                .with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            self.slot(head).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             head = head.wrapping_add(1);
         }
     }

@@ -90,8 +90,7 @@ impl Peers {
         let mut seats: Vec<Seat> = ids()
             .map(|id| Seat { id, posts: ids().map(|_| None).collect(), letters: Vec::new() })
             .collect();
-        let mut inboxes: Vec<Vec<Receiver<Box<MailBatch>>>> =
-            ids().map(|_| Vec::new()).collect();
+        let mut inboxes: Vec<Vec<Receiver<Box<MailBatch>>>> = ids().map(|_| Vec::new()).collect();
         for to in ids() {
             for from in ids() {
                 let (requests, inbox) = mailbox(REQUEST_MAIL_COUNT);

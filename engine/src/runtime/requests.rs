@@ -172,8 +172,7 @@ impl Core {
             }
             let chunk = &self.round.chunks[request.chunk as usize];
             let (first, count) = (request.words.0 as usize, request.words.1 as usize);
-            let args =
-                Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            let args = Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
             let session = &mut self.sessions[origin.session as usize];
             let before = ticks;
             let ran = match origin.target {
@@ -242,7 +241,9 @@ impl Core {
     /// Runs requests for the own shard: those that waited for it, then those that others mailed.
     pub(super) fn run_own_mail(&mut self) {
         let own = self.own().index();
-        let Some(mut held) = self.held[own].take() else { return };
+        let Some(mut held) = self.held[own].take() else {
+            return;
+        };
         while let Some(mut batch) = self.own_pending.pop_front() {
             self.run_mail(&mut batch, &mut held);
             self.deliver_replies(batch);
@@ -250,7 +251,9 @@ impl Core {
         for from in 0..self.peers.core_count() {
             // At most a mailbox full, so that a turn ends.
             for _ in 0..64 {
-                let Some(mut batch) = held.inbox[from].try_recv() else { break };
+                let Some(mut batch) = held.inbox[from].try_recv() else {
+                    break;
+                };
                 self.run_mail(&mut batch, &mut held);
                 self.post(CoreId(from as u16), Letter::Replies(batch));
             }
@@ -284,8 +287,7 @@ impl Core {
         for (request, origin) in requests.drain(..).zip(origins.drain(..)) {
             let chunk = &self.round.chunks[request.chunk as usize];
             let (first, count) = (request.words.0 as usize, request.words.1 as usize);
-            let args =
-                Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            let args = Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
             batch.push(&request, &args, origin);
         }
         self.round.batches[index] = (requests, origins);

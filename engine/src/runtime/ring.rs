@@ -21,7 +21,7 @@ use slab::Slab;
 use crate::resp::reply::OutBuf;
 
 /// Size of one provided buffer.
-pub const BUFFER_BYTES: usize = 16 * 1024;
+pub const BUFFER_BYTES: usize = 8 * 1024;
 /// Provided buffers of a core. A power of two.
 const BUFFER_COUNT: u16 = 256;
 const SUBMISSION_COUNT: u32 = 1024;
@@ -125,6 +125,7 @@ pub struct Ring {
     backlog: Vec<squeue::Entry>,
     /// Sends pushed since the last submission that should complete within it.
     prompt_sends: usize,
+    can_gather: bool,
     /// System calls made.
     enters: u64,
 }
@@ -148,12 +149,14 @@ impl Ring {
             .setup_cqsize(COMPLETION_COUNT)
             .build(SUBMISSION_COUNT)?;
         let buffers = Buffers::new(&uring)?;
+        let can_gather = uring.params().is_feature_min_timeout();
         Ok(Self {
             uring,
             buffers,
             outgoing: Slab::new(),
             backlog: Vec::new(),
             prompt_sends: 0,
+            can_gather,
             enters: 0,
         })
     }
@@ -174,9 +177,11 @@ impl Ring {
 
     /// Receives until the stream ends.
     pub fn receive(&mut self, token: Token, fd: RawFd) {
-        let entry = opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP)
-            .build()
-            .user_data(pack(OP_RECV, token.index, token.generation));
+        let entry = opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build().user_data(pack(
+            OP_RECV,
+            token.index,
+            token.generation,
+        ));
         self.push(entry);
     }
 
@@ -233,11 +238,10 @@ impl Ring {
 
     /// Rings another core.
     pub fn ring_doorbell(&mut self, doorbell_fd: RawFd) {
-        let entry =
-            opcode::MsgRingData::new(Fd(doorbell_fd), 0, pack(OP_BELL, 0, 0), None)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(pack(OP_BELL_SENT, 0, 0));
+        let entry = opcode::MsgRingData::new(Fd(doorbell_fd), 0, pack(OP_BELL, 0, 0), None)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(pack(OP_BELL_SENT, 0, 0));
         self.push(entry);
     }
 
@@ -281,11 +285,17 @@ impl Ring {
         self.enters
     }
 
-    /// Submits everything and waits for `want` completions, at most `timeout`.
+    /// Whether the kernel can wait a while for several completions and then be content with one.
+    pub fn can_gather(&self) -> bool {
+        self.can_gather
+    }
+
+    /// Submits everything and waits for `want` completions, at most `timeout`. After `gather_us`
+    /// microseconds one is enough, if that is not 0.
     ///
     /// # Errors
     /// Only what cannot be answered by trying again.
-    pub fn submit(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
+    pub fn submit(&mut self, want: usize, timeout: Duration, gather_us: u32) -> io::Result<()> {
         self.prompt_sends = 0;
         loop {
             let more = !self.backlog.is_empty();
@@ -295,7 +305,7 @@ impl Ring {
                 self.uring.submitter().submit_with_args(0, &SubmitArgs::new())
             } else {
                 let timespec = Timespec::from(timeout);
-                let args = SubmitArgs::new().timespec(&timespec);
+                let args = SubmitArgs::new().timespec(&timespec).min_wait_usec(gather_us);
                 self.uring.submitter().submit_with_args(want, &args)
             };
             match result.map_err(|e| e.raw_os_error().unwrap_or(0)) {
@@ -315,7 +325,9 @@ impl Ring {
     /// Appends what the kernel has reported to `events`.
     pub fn reap(&mut self, events: &mut Vec<Event>) {
         loop {
-            let Some(entry) = self.uring.completion().next() else { return };
+            let Some(entry) = self.uring.completion().next() else {
+                return;
+            };
             let user_data = entry.user_data();
             let index = user_data as u32;
             let token = Token { index, generation: (user_data >> 32) as u32 & 0x00ff_ffff };
@@ -349,7 +361,9 @@ impl Ring {
     }
 
     fn sent(&mut self, index: usize, result: i32, events: &mut Vec<Event>) {
-        let Some(outgoing) = self.outgoing.get_mut(index) else { return };
+        let Some(outgoing) = self.outgoing.get_mut(index) else {
+            return;
+        };
         outgoing.sent += result.max(0) as usize;
         let errno = match -result {
             0 => libc::EPIPE,

@@ -90,9 +90,6 @@ mod tests {
         }
         flag.prepare();
         flag.awake();
-        assert!(
-            !flag.needs_doorbell(),
-            "the core found something and stayed awake"
-        );
+        assert!(!flag.needs_doorbell(), "the core found something and stayed awake");
     }
 }

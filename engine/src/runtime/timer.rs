@@ -25,10 +25,7 @@ const LEVEL_COUNT: usize = 64_usize.div_ceil(LEVEL_BITS as usize);
 /// No node.
 const NIL: u32 = u32::MAX;
 
-const _: () = assert!(
-    BUCKET_COUNT == u64::BITS as usize,
-    "a word says which buckets are in use"
-);
+const _: () = assert!(BUCKET_COUNT == u64::BITS as usize, "a word says which buckets are in use");
 
 /// Names a timer. Of no use once the timer has fired or was cancelled: it never names another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,10 +61,7 @@ impl Bucket {
         debug_invariant!(deadline >= elapsed, "{deadline} is over at {elapsed}");
         let level = (deadline ^ elapsed).checked_ilog2().unwrap_or(0) / LEVEL_BITS;
         let digit = deadline >> (level * LEVEL_BITS) & (BUCKET_COUNT as u64 - 1);
-        Self {
-            level: level as u8,
-            digit: digit as u8,
-        }
+        Self { level: level as u8, digit: digit as u8 }
     }
 
     /// The first millisecond that the bucket spans, seen from `elapsed`.
@@ -108,10 +102,7 @@ fn point(at: Ms) -> u64 {
 impl<T> TimerWheel<T> {
     /// An empty wheel. Allocates its buckets, 3 KiB.
     pub fn new(now: Ms) -> Self {
-        let level = || Level {
-            used: 0,
-            heads: [NIL; BUCKET_COUNT],
-        };
+        let level = || Level { used: 0, heads: [NIL; BUCKET_COUNT] };
         Self {
             elapsed: point(now),
             levels: Box::new(std::array::from_fn(|_| level())),
@@ -143,10 +134,7 @@ impl<T> TimerWheel<T> {
         let node = &mut self.nodes[index as usize];
         node.deadline = deadline;
         node.value = Some(value);
-        let id = TimerId {
-            index,
-            generation: node.generation,
-        };
+        let id = TimerId { index, generation: node.generation };
         self.len += 1;
         self.link(index);
         id
@@ -185,11 +173,7 @@ impl<T> TimerWheel<T> {
             if start > now {
                 break;
             }
-            invariant!(
-                start >= self.elapsed,
-                "bucket of {start} at {}",
-                self.elapsed
-            );
+            invariant!(start >= self.elapsed, "bucket of {start} at {}", self.elapsed);
             self.elapsed = start;
             self.empty(bucket, fired);
         }
@@ -204,8 +188,7 @@ impl<T> TimerWheel<T> {
     /// # Complexity
     /// O(levels).
     pub fn next_deadline(&self) -> Option<Ms> {
-        self.next_bucket()
-            .map(|(_, start)| Ms(start.min(i64::MAX as u64) as i64))
+        self.next_bucket().map(|(_, start)| Ms(start.min(i64::MAX as u64) as i64))
     }
 
     /// The bucket that is entered next, and when. Levels come one after another in time.
@@ -215,10 +198,7 @@ impl<T> TimerWheel<T> {
             .iter()
             .enumerate()
             .find_map(|(n, l)| (l.used != 0).then_some((n, l.used)))?;
-        let bucket = Bucket {
-            level: level as u8,
-            digit: used.trailing_zeros() as u8,
-        };
+        let bucket = Bucket { level: level as u8, digit: used.trailing_zeros() as u8 };
         Some((bucket, bucket.start(self.elapsed)))
     }
 
@@ -245,10 +225,7 @@ impl<T> TimerWheel<T> {
     fn rewind(&mut self, now: u64) {
         self.elapsed = now;
         for level in self.levels.iter_mut() {
-            *level = Level {
-                used: 0,
-                heads: [NIL; BUCKET_COUNT],
-            };
+            *level = Level { used: 0, heads: [NIL; BUCKET_COUNT] };
         }
         for index in 0..self.nodes.len() as u32 {
             if self.nodes[index as usize].value.is_some() {
@@ -281,9 +258,7 @@ impl<T> TimerWheel<T> {
 
     /// Takes a node out of its circle.
     fn unlink(&mut self, index: u32) {
-        let Node {
-            prev, next, bucket, ..
-        } = self.nodes[index as usize];
+        let Node { prev, next, bucket, .. } = self.nodes[index as usize];
         if next == index {
             self.take_bucket(bucket);
             return;
@@ -314,14 +289,8 @@ impl<T> TimerWheel<T> {
         let index = self.nodes.len() as u32;
         invariant!(self.nodes.len() < NIL as usize, "no more than {NIL} timers");
         let bucket = Bucket { level: 0, digit: 0 };
-        let node = Node {
-            deadline: Ms(0),
-            prev: NIL,
-            next: NIL,
-            generation: 0,
-            bucket,
-            value: None,
-        };
+        let node =
+            Node { deadline: Ms(0), prev: NIL, next: NIL, generation: 0, bucket, value: None };
         self.nodes.push(node);
         index
     }
@@ -355,18 +324,7 @@ mod tests {
 
     #[test]
     fn timer_fires_at_its_millisecond_and_not_before() {
-        for left in [
-            0,
-            1,
-            63,
-            64,
-            65,
-            4095,
-            4096,
-            262_144,
-            86_400_000,
-            40_000_000_000,
-        ] {
+        for left in [0, 1, 63, 64, 65, 4095, 4096, 262_144, 86_400_000, 40_000_000_000] {
             let mut wheel = TimerWheel::new(Ms(START));
             wheel.insert(Ms(START + left), 7);
             if left > 0 {
@@ -452,10 +410,7 @@ mod tests {
             }
             assert_eq!(now, START + left);
             // One per digit of the time left, and one for a carry into the digit above.
-            assert!(
-                wakes <= left.ilog2() / LEVEL_BITS + 2,
-                "{wakes} wakes for {left} ms"
-            );
+            assert!(wakes <= left.ilog2() / LEVEL_BITS + 2, "{wakes} wakes for {left} ms");
         }
     }
 
@@ -518,9 +473,8 @@ mod tests {
             if now < self.now {
                 // Set back: due times that were moved to "now" when set are the deadlines again,
                 // and age among them is forgotten. What fires is what is due.
-                let (due, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.model)
-                    .into_iter()
-                    .partition(|(_, v)| v.1 <= now);
+                let (due, left): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.model).into_iter().partition(|(_, v)| v.1 <= now);
                 let mut want: Vec<u32> = due.iter().map(|((_, value), _)| *value).collect();
                 let mut got = got;
                 got.sort_unstable();
@@ -533,10 +487,7 @@ mod tests {
             } else {
                 let later = self.model.split_off(&(now + 1, 0));
                 let due = std::mem::replace(&mut self.model, later);
-                assert!(
-                    got.iter().eq(due.keys().map(|(_, value)| value)),
-                    "{got:?} {due:?}"
-                );
+                assert!(got.iter().eq(due.keys().map(|(_, value)| value)), "{got:?} {due:?}");
             }
             self.now = now;
         }
@@ -548,15 +499,8 @@ mod tests {
             let next = self.wheel.next_deadline().map(|next| next.0);
             assert_eq!(next.is_some(), due.is_some());
             if let (Some(next), Some(due)) = (next, due) {
-                assert!(
-                    self.now <= next && next <= due,
-                    "{} <= {next} <= {due}",
-                    self.now
-                );
-                assert!(
-                    next > self.now || due == self.now,
-                    "{next} brings nothing, {due} is due"
-                );
+                assert!(self.now <= next && next <= due, "{} <= {next} <= {due}", self.now);
+                assert!(next > self.now || due == self.now, "{next} brings nothing, {due} is due");
             }
         }
     }

@@ -44,22 +44,12 @@ const LAST_MASK: u64 = HOLDER_MASK << LAST_SHIFT;
 /// Above: one bit for each waiting core.
 const WAITING_SHIFT: u32 = 16;
 
-const _: () = assert!(
-    CORES_MAX <= HOLDER_MASK as usize,
-    "the holder's number fits its field"
-);
-const _: () = assert!(
-    WAITING_SHIFT as usize + CORES_MAX <= 64,
-    "every core has its bit"
-);
+const _: () = assert!(CORES_MAX <= HOLDER_MASK as usize, "the holder's number fits its field");
+const _: () = assert!(WAITING_SHIFT as usize + CORES_MAX <= 64, "every core has its bit");
 
 #[inline]
 fn holder(core: CoreId) -> u64 {
-    invariant!(
-        core.index() < CORES_MAX,
-        "core {} of at most {CORES_MAX}",
-        core.0
-    );
+    invariant!(core.index() < CORES_MAX, "core {} of at most {CORES_MAX}", core.0);
     u64::from(core.0) + 1
 }
 
@@ -104,10 +94,7 @@ impl Door {
     /// If the owner is not below [`CORES_MAX`].
     pub fn new(owner: CoreId) -> Self {
         assert!(owner.index() < CORES_MAX, "at most {CORES_MAX} cores");
-        Self {
-            word: AtomicU64::new(0),
-            owner,
-        }
+        Self { word: AtomicU64::new(0), owner }
     }
 
     /// Takes the door if it is parked. Does not claim a door that was handed to `me`.
@@ -120,9 +107,7 @@ impl Door {
             return false;
         }
         // Ordering: acquire, to see what the last holder wrote.
-        self.word
-            .compare_exchange(0, holder(me), Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.word.compare_exchange(0, holder(me), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Takes the door if it is parked or was handed to `me`, or joins the waiting set.
@@ -149,9 +134,7 @@ impl Door {
             }
             // Ordering: acquire, to see what the last holder wrote. Cores that added their bits
             // since then did so by a swap, which continues the holder's release.
-            match self
-                .word
-                .compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return taken,
                 Err(seen) => word = seen,
@@ -171,21 +154,11 @@ impl Door {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let at = word & (HOLDER_MASK | GRANTED);
-            invariant!(
-                at != holder(me),
-                "core {} waits for a door that it holds",
-                me.0
-            );
-            let next = if at == granted {
-                word & !GRANTED
-            } else {
-                word & !waiting(me)
-            };
+            invariant!(at != holder(me), "core {} waits for a door that it holds", me.0);
+            let next = if at == granted { word & !GRANTED } else { word & !waiting(me) };
             // Ordering: acquire, to see what the last holder wrote. Swapped even if nothing changes:
             // a load might be old and miss the hand-over.
-            match self
-                .word
-                .compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            match self.word.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return at == granted,
                 Err(seen) => word = seen,
@@ -240,9 +213,7 @@ impl Door {
             invariant!(at == holder(me), "core {} does not hold the door", me.0);
             let (next, heir) = self.passed_on(word);
             // Ordering: release, so that the next holder sees what was done here.
-            match self
-                .word
-                .compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)
+            match self.word.compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => return heir,
                 Err(seen) => word = seen,
@@ -258,11 +229,8 @@ impl Door {
             return (0, None);
         }
         let heir = self.heir(waiters, (word & LAST_MASK) >> LAST_SHIFT);
-        let last = if heir == self.owner {
-            word & LAST_MASK
-        } else {
-            u64::from(heir.0) << LAST_SHIFT
-        };
+        let last =
+            if heir == self.owner { word & LAST_MASK } else { u64::from(heir.0) << LAST_SHIFT };
         let waiting = (waiters << WAITING_SHIFT) & !waiting(heir);
         (waiting | last | holder(heir) | GRANTED, Some(heir))
     }
@@ -299,10 +267,7 @@ impl<T> Guarded<T> {
     /// # Panics
     /// If the owner is not below [`CORES_MAX`].
     pub fn new(owner: CoreId, value: T) -> Self {
-        Self {
-            door: Door::new(owner),
-            value: UnsafeCell::new(value),
-        }
+        Self { door: Door::new(owner), value: UnsafeCell::new(value) }
     }
 
     /// Takes the door if it is parked.
@@ -332,11 +297,7 @@ impl<T> Guarded<T> {
 
     #[inline]
     fn held(&self, me: CoreId) -> Held<'_, T> {
-        Held {
-            guarded: self,
-            me,
-            _stays: PhantomData,
-        }
+        Held { guarded: self, me, _stays: PhantomData }
     }
 }
 
@@ -375,10 +336,7 @@ impl<T> Drop for Held<'_, T> {
         let heir = unsafe { self.guarded.door.release(self.me) };
         // While a panic unwinds nobody is there to wake the heir: it finds out when it next looks.
         let is_excused = heir.is_none() || std::thread::panicking();
-        debug_invariant!(
-            is_excused,
-            "an heir is not woken: use `release`, do not drop"
-        );
+        debug_invariant!(is_excused, "an heir is not woken: use `release`, do not drop");
     }
 }
 
@@ -420,10 +378,7 @@ mod tests {
         assert_eq!(release(&door, 0), Some(2));
         for (core, heir) in [(2, Some(1)), (1, Some(3))] {
             assert!(door.is_granted_to(CoreId(core)));
-            assert!(
-                !door.try_take(CoreId(core)),
-                "a hand-over is claimed by who waits for it"
-            );
+            assert!(!door.try_take(CoreId(core)), "a hand-over is claimed by who waits for it");
             assert_eq!(door.take_or_wait(CoreId(core)), Taken::Held);
             assert_eq!(release(&door, core), heir);
         }
@@ -449,10 +404,7 @@ mod tests {
             served.push(holder);
         }
         let round = [1, 5, 1, last, 1, 0];
-        assert!(
-            served.iter().eq(round.iter().cycle().take(16)),
-            "{served:?}"
-        );
+        assert!(served.iter().eq(round.iter().cycle().take(16)), "{served:?}");
     }
 
     #[test]
@@ -466,10 +418,7 @@ mod tests {
         assert_eq!(held.release(), Some(CoreId(2)));
         let held = guarded.stop_waiting(CoreId(2)).expect("it was handed over");
         assert_eq!(held.release(), None);
-        assert!(
-            guarded.stop_waiting(CoreId(2)).is_none(),
-            "it does not wait"
-        );
+        assert!(guarded.stop_waiting(CoreId(2)).is_none(), "it does not wait");
         assert!(!guarded.door.is_wanted());
     }
 
@@ -480,10 +429,7 @@ mod tests {
         let held = guarded.take_or_wait(owner).expect("a parked door opens");
         assert!(guarded.door.is_held_by_owner() && !held.is_wanted());
         assert!(guarded.take_or_wait(CoreId(0)).is_none());
-        assert!(
-            guarded.take_or_wait(CoreId(0)).is_none(),
-            "waiting twice is waiting"
-        );
+        assert!(guarded.take_or_wait(CoreId(0)).is_none(), "waiting twice is waiting");
         assert!(held.is_wanted() && !guarded.door.is_granted_to(CoreId(0)));
         assert_eq!(held.release(), Some(CoreId(0)));
         assert!(!guarded.door.is_held_by_owner() && !guarded.door.is_wanted());

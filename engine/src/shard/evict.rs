@@ -146,7 +146,12 @@ impl Shard {
     ///
     /// # Complexity
     /// O(sample_count); O(slots) if the shard is almost empty.
-    pub fn evict_one(&mut self, clock: &mut LogicalClock, params: EvictParams, now: Ms) -> Option<i64> {
+    pub fn evict_one(
+        &mut self,
+        clock: &mut LogicalClock,
+        params: EvictParams,
+        now: Ms,
+    ) -> Option<i64> {
         if params.policy == Policy::NoEviction {
             return None;
         }
@@ -158,7 +163,9 @@ impl Shard {
             self.sample_into_pool(params, now);
             while let Some((_, db, key)) = self.evict.pool.pop() {
                 let key = KeyRef::new(&key);
-                let Some(at) = self.find(db, key) else { continue };
+                let Some(at) = self.find(db, key) else {
+                    continue;
+                };
                 let volatile = self.entry(db, key.slot, at).expires_at().is_some();
                 if params.policy.is_volatile() && !volatile {
                     continue;
@@ -174,8 +181,11 @@ impl Shard {
     fn sample_into_pool(&mut self, params: EvictParams, now: Ms) {
         let mut pool = std::mem::take(&mut self.evict.pool);
         for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
-            let Some(dbase) = self.keys.db(db) else { continue };
-            let candidates = if params.policy.is_volatile() { dbase.expiring() } else { dbase.len() };
+            let Some(dbase) = self.keys.db(db) else {
+                continue;
+            };
+            let candidates =
+                if params.policy.is_volatile() { dbase.expiring() } else { dbase.len() };
             if candidates == 0 {
                 continue;
             }

@@ -29,9 +29,11 @@ impl Shard {
         for step in 0..=DATABASES_MAX {
             let db = DbIndex(((usize::from(start_db) + step) % DATABASES_MAX) as u8);
             let mut from = if step == 0 { usize::from(start_slot) } else { 0 };
-            while let Some(slot) = self.keys.db(db).and_then(|d| {
-                (from < SLOT_COUNT).then(|| d.due_slot(from, now)).flatten()
-            }) {
+            while let Some(slot) = self
+                .keys
+                .db(db)
+                .and_then(|d| (from < SLOT_COUNT).then(|| d.due_slot(from, now)).flatten())
+            {
                 if left == 0 {
                     self.expire_at = (db.0, slot.index() as u16);
                     expired.more = true;
@@ -59,11 +61,15 @@ impl Shard {
         position: Position,
         now: Ms,
     ) -> bool {
-        let Some(dbase) = self.keys.db(db) else { return false };
+        let Some(dbase) = self.keys.db(db) else {
+            return false;
+        };
         let table = dbase.table(slot);
         let mut later = None;
         let at = table.find_position(position, |entry| {
-            let Some(deadline) = entry.expires_at() else { return false };
+            let Some(deadline) = entry.expires_at() else {
+                return false;
+            };
             if Position::of_hash(key_hash(entry.key())) != position {
                 return false;
             }
@@ -96,7 +102,9 @@ impl Shard {
         key: KeyRef<'_>,
         now: Ms,
     ) -> bool {
-        let Some(at) = self.find(db, key) else { return false };
+        let Some(at) = self.find(db, key) else {
+            return false;
+        };
         let expired = self.entry(db, key.slot, at).is_expired(now);
         if expired {
             self.remove_dead(clock, db, key.slot, at);

@@ -220,7 +220,10 @@ impl Shard {
                 let old = dbase.table_mut(key.slot).replace(at, entry);
                 let old_deadline = old.as_ref().expires_at();
                 self.free.entry(old);
-                dbase.count(0, isize::from(deadline.is_some()) - isize::from(old_deadline.is_some()));
+                dbase.count(
+                    0,
+                    isize::from(deadline.is_some()) - isize::from(old_deadline.is_some()),
+                );
                 old_deadline
             }
             None => {

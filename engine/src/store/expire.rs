@@ -44,7 +44,9 @@ impl ExpiryIndex {
     /// Moves up to `count` records that are due at `now` into `due`.
     pub fn take_due(&mut self, now: Ms, count: usize, due: &mut Vec<Position>) {
         while due.len() < count {
-            let Some(mut bucket) = self.buckets.first_entry() else { return };
+            let Some(mut bucket) = self.buckets.first_entry() else {
+                return;
+            };
             if *bucket.key() > now.0 {
                 return;
             }

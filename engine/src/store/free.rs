@@ -47,7 +47,9 @@ impl FreeQueue {
             self.freed_count += 1;
             return true;
         }
-        let Some(table) = self.tables.front_mut() else { return false };
+        let Some(table) = self.tables.front_mut() else {
+            return false;
+        };
         match table.drain_segment() {
             Some(entries) => self.freed_count += entries.len() as u64,
             None => drop(self.tables.pop_front()),

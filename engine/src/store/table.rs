@@ -35,7 +35,7 @@ const CELLS_MAX: usize = 511;
 /// Most bits that the directory may use of a hash.
 const DEPTH_MAX: u32 = 32;
 /// Share of the cells that may be taken before a segment grows, in 1/32.
-const LOAD_MAX_32NDS: usize = 29;
+const LOAD_MAX_32NDS: usize = 31;
 
 const ADDRESS_MASK: u64 = (1 << 48) - 1;
 
@@ -318,7 +318,9 @@ impl Table {
     /// Asks for the first entry that `hash` may mean. The cell should be in the cache already.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
-        let Some(word) = self.dir.get(self.dir_index(hash)) else { return };
+        let Some(word) = self.dir.get(self.dir_index(hash)) else {
+            return;
+        };
         let segment = word.segment();
         let fingerprint = hash as u16;
         let mut i = segment.home(fingerprint);
@@ -630,7 +632,7 @@ impl Table {
             });
             let mine: Vec<u64> = mine.collect();
             let class = (0..CELL_CLASS_COUNT)
-                .find(|&c| usize::from(CELL_COUNTS[c]) * 26 > mine.len() * 32)
+                .find(|&c| usize::from(CELL_COUNTS[c]) * 29 > mine.len() * 32)
                 .unwrap_or(CELL_CLASS_COUNT - 1);
             (class..CELL_CLASS_COUNT)
                 .find_map(|class| {
@@ -816,7 +818,9 @@ mod tests {
                 put(&mut table, churn);
                 if churn.is_multiple_of(3) {
                     let key = (churn - 20).to_le_bytes();
-                    if churn > 3_020 && let Some(at) = table.find(xxh3_64(&key), &key) {
+                    if churn > 3_020
+                        && let Some(at) = table.find(xxh3_64(&key), &key)
+                    {
                         table.remove(at);
                     }
                 }

@@ -16,9 +16,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     }
     let limit = libc::CPU_SETSIZE as usize;
     // SAFETY: `cpu` is below the number of bits of the set.
-    Ok((0..limit)
-        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
-        .collect())
+    Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// CPUs that are switched on, as the kernel lists them (`0-3,8`); `None` if it does not say.

@@ -20,9 +20,7 @@ pub fn check_kernel() -> Result<(), String> {
 }
 
 fn check_release(text: &str) -> Result<(), String> {
-    let mut numbers = text
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     // A kernel that hides its version is judged by its io_uring alone.
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         return Ok(());
@@ -73,10 +71,7 @@ fn io_uring_advice(error: &io::Error, disabled_by_sysctl: bool) -> String {
 
 /// The soft and the hard limit of a resource.
 fn limit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable and of the type that the call fills.
     if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());

@@ -6,7 +6,7 @@ use tikv_jemalloc_ctl::raw;
 ///
 /// Long enough that a value that is overwritten again and again reuses its pages, short enough
 /// that memory of deleted keys is seen to come back.
-const DIRTY_DECAY_MS: isize = 1_000;
+const DIRTY_DECAY_MS: isize = 500;
 
 /// Sets the allocator up: decay of freed pages, for the first arena and those to come. Each thread
 /// gets an arena of its own as long as there are fewer threads than arenas (four per CPU), so the
@@ -27,6 +27,38 @@ pub fn tune() -> bool {
         // SAFETY: the name ends in a zero byte, and the setting is of type `ssize_t`.
         unsafe { raw::write(name, ms) }.is_ok()
     })
+}
+
+/// Settings that the allocator reads before `main`. Small classes get slabs of twelve pages instead of
+/// three: a quarter of the records about slabs, which are 1 byte per key otherwise.
+#[used]
+// SAFETY: the name is the allocator's own, and is defined nowhere else; it reads a pointer to a text
+// that ends in a zero byte.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static SETTINGS: &[u8; 20] = b"slab_sizes:96-96:12\0";
+
+/// Gives pages back to the kernel whose time has come, of the calling thread's arena. The allocator
+/// does so by itself only while it is being called, so an idle server would keep what it has freed.
+///
+/// # Complexity
+/// Nothing but a look at the clock unless pages are due; at most a tenth of the freed pages per
+/// tenth of a second then.
+pub fn purge_decayed() {
+    // SAFETY: the name ends in a zero byte, and the setting is of type `unsigned`.
+    let Ok(arena) = (unsafe { raw::read::<u32>(b"thread.arena\0") }) else {
+        return;
+    };
+    let name = format!("arena.{arena}.decay\0");
+    // SAFETY: the name ends in a zero byte; this call takes and gives no value.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_ptr().cast(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        );
+    }
 }
 
 /// What the allocator has in use.

@@ -17,10 +17,7 @@ impl RawAddress {
     fn zeroed() -> Self {
         // SAFETY: `sockaddr_storage` is plain integers, for which zero is a valid value.
         let storage = unsafe { MaybeUninit::zeroed().assume_init() };
-        Self {
-            storage,
-            len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
-        }
+        Self { storage, len: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
     }
 
     /// Stores an address of one of the concrete types.
@@ -107,12 +104,8 @@ impl RawAddress {
             libc::AF_UNIX => {
                 // SAFETY: a `sockaddr_un` is a `sockaddr` type.
                 let raw = unsafe { self.read::<libc::sockaddr_un>() };
-                let bytes: Vec<u8> = raw
-                    .sun_path
-                    .iter()
-                    .map(|c| *c as u8)
-                    .take_while(|byte| *byte != 0)
-                    .collect();
+                let bytes: Vec<u8> =
+                    raw.sun_path.iter().map(|c| *c as u8).take_while(|byte| *byte != 0).collect();
                 format!("{}:0", String::from_utf8_lossy(&bytes))
             }
             _ => "?:0".to_owned(),
@@ -121,11 +114,7 @@ impl RawAddress {
 }
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn new_stream_socket(family: libc::c_int) -> io::Result<OwnedFd> {
@@ -165,11 +154,7 @@ fn listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
 /// # Errors
 /// What the kernel says: the address is in use, or not of this host.
 pub fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let fd = new_stream_socket(family)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if address.is_ipv6() {
@@ -283,11 +268,7 @@ pub fn local_name(fd: &impl AsFd) -> String {
 /// of its own and is shown with the socket's.
 pub fn peer_name(fd: &impl AsFd) -> String {
     let peer = name_of(fd, libc::getpeername);
-    if i32::from(peer.storage.ss_family) == libc::AF_UNIX {
-        local_name(fd)
-    } else {
-        peer.text()
-    }
+    if i32::from(peer.storage.ss_family) == libc::AF_UNIX { local_name(fd) } else { peer.text() }
 }
 
 /// Sends what fits into the socket's buffer at once, and gives up on the rest: for a last word to
@@ -371,19 +352,13 @@ mod tests {
         let name = format!("cordis-socket-test-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let first = UnixListener::from(listen_unix(&path, 0o600, 16).expect("the path is free"));
-        let mode = std::fs::metadata(&path)
-            .expect("it was made")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(&path).expect("it was made").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let client = UnixStream::connect(&path).expect("it listens");
         let (accepted, _) = first.accept().expect("somebody connected");
         configure(&accepted, 300, false);
         let shown = format!("{}:0", path.display());
-        assert_eq!(
-            (local_name(&accepted), peer_name(&accepted)),
-            (shown.clone(), shown)
-        );
+        assert_eq!((local_name(&accepted), peer_name(&accepted)), (shown.clone(), shown));
         let error = listen_unix(&path, 0, 16).expect_err("somebody listens there");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop((first, accepted, client));

@@ -8,13 +8,8 @@ use super::rng::Rng;
 
 /// Templates by how often they are used. A word is a list of alternatives divided by `/`; `-` is no
 /// word at all, `_` divides words within an alternative, `%` begins a placeholder (see [`Calls`]).
-const TEMPLATES: &[(usize, &[&str])] = &[
-    (30, STRING),
-    (18, BITMAP),
-    (30, GENERIC),
-    (16, TRANSACTION),
-    (6, CONNECTION),
-];
+const TEMPLATES: &[(usize, &[&str])] =
+    &[(30, STRING), (18, BITMAP), (30, GENERIC), (16, TRANSACTION), (6, CONNECTION)];
 
 const STRING: &[&str] = &[
     "GET %k",
@@ -118,10 +113,7 @@ pub(crate) struct Calls {
 impl Calls {
     /// A sequence.
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            rng: Rng::new(seed),
-            step: 0,
-        }
+        Self { rng: Rng::new(seed), step: 0 }
     }
 
     /// The source of chance, for what happens between calls.
@@ -190,11 +182,7 @@ impl Calls {
             "O" => return self.rng.pick(FIELD_OFFSETS).as_bytes().to_vec(),
             "h" => return self.rng.pick(WRONG_DEADLINES).as_bytes().to_vec(),
             "z" => {
-                return self
-                    .rng
-                    .pick(&["1", "1000000000", "-5"])
-                    .as_bytes()
-                    .to_vec();
+                return self.rng.pick(&["1", "1000000000", "-5"]).as_bytes().to_vec();
             }
             "1" => self.rng.below(2).to_string(),
             "d" => self.rng.below(3).to_string(),
@@ -219,9 +207,7 @@ impl Calls {
             // Around the lengths where encodings change.
             5 => vec![b'e'; 43 + self.rng.below(4)],
             6 => b"\x00\xff binary \r\n\x80".to_vec(),
-            7 => (0..self.rng.below(12))
-                .map(|_| b"abc"[self.rng.below(3)])
-                .collect(),
+            7 => (0..self.rng.below(12)).map(|_| b"abc"[self.rng.below(3)]).collect(),
             8 => vec![b'm'; 200 + self.rng.below(100)],
             _ if self.rng.percent(15) => vec![b'L'; 4000 + self.rng.below(200)],
             _ => Vec::new(),
@@ -311,55 +297,17 @@ const FLOATS: &[&str] = &[
     "9223372036854775807",
 ];
 
-const OFFSETS: &[&str] = &[
-    "0",
-    "1",
-    "3",
-    "5",
-    "44",
-    "700",
-    "4095",
-    "4097",
-    "-1",
-    "-2",
-    "4294967296",
-    "abc",
-];
+const OFFSETS: &[&str] =
+    &["0", "1", "3", "5", "44", "700", "4095", "4097", "-1", "-2", "4294967296", "abc"];
 
-const BIT_OFFSETS: &[&str] = &[
-    "0",
-    "1",
-    "7",
-    "8",
-    "9",
-    "31",
-    "100",
-    "5000",
-    "-1",
-    "4294967296",
-    "abc",
-    "#1",
-];
+const BIT_OFFSETS: &[&str] =
+    &["0", "1", "7", "8", "9", "31", "100", "5000", "-1", "4294967296", "abc", "#1"];
 
-const FIELD_TYPES: &[&str] = &[
-    "u1", "u2", "u7", "u8", "i8", "i16", "u32", "u63", "i64", "i1", "u64", "i65", "x8", "u",
-];
+const FIELD_TYPES: &[&str] =
+    &["u1", "u2", "u7", "u8", "i8", "i16", "u32", "u63", "i64", "i1", "u64", "i65", "x8", "u"];
 
-const FIELD_OFFSETS: &[&str] = &[
-    "0",
-    "1",
-    "5",
-    "8",
-    "#0",
-    "#1",
-    "#3",
-    "100",
-    "-1",
-    "#-1",
-    "4294967296",
-    "#",
-    "abc",
-];
+const FIELD_OFFSETS: &[&str] =
+    &["0", "1", "5", "8", "#0", "#1", "#3", "100", "-1", "#-1", "4294967296", "#", "abc"];
 
 const WRONG_DEADLINES: &[&str] = &[
     "9223372036854775807",

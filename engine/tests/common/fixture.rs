@@ -71,10 +71,7 @@ impl Fixture {
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut fixture = Self {
-            path: path.to_owned(),
-            steps: Vec::new(),
-        };
+        let mut fixture = Self { path: path.to_owned(), steps: Vec::new() };
         for (index, line) in text.lines().enumerate() {
             if let Err(what) = fixture.line(index + 1, line) {
                 panic!("{}:{}: {what}: {line}", path.display(), index + 1);
@@ -104,17 +101,8 @@ impl Fixture {
             Some('-') => Kind::Silent,
             Some(_) => return Err("a line that begins with none of #><?!~-@"),
         };
-        let words = words::split(rest)
-            .filter(|words| !words.is_empty())
-            .ok_or("bad quotes")?;
-        self.steps.push((
-            number,
-            Step::Call(Call {
-                kind,
-                words,
-                expected: None,
-            }),
-        ));
+        let words = words::split(rest).filter(|words| !words.is_empty()).ok_or("bad quotes")?;
+        self.steps.push((number, Step::Call(Call { kind, words, expected: None })));
         Ok(())
     }
 
@@ -140,15 +128,7 @@ impl Fixture {
             }
             let reply = replies.iter().find(|(number, _)| *number == index + 1);
             replaced = reply.is_some();
-            let _ = writeln!(
-                new,
-                "{}",
-                if line.starts_with('<') {
-                    line
-                } else {
-                    line.trim_end()
-                }
-            );
+            let _ = writeln!(new, "{}", if line.starts_with('<') { line } else { line.trim_end() });
             if let Some((_, bytes)) = reply {
                 let _ = writeln!(new, "< {}", words::escaped(bytes));
             }
@@ -183,20 +163,12 @@ pub(crate) fn all() -> Vec<Fixture> {
     let only = std::env::var("FIXTURE").unwrap_or_default();
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| {
-            entry
-                .expect("a folder that can be opened can be listed")
-                .path()
-        })
+        .map(|entry| entry.expect("a folder that can be opened can be listed").path())
         .filter(|path| path.extension().is_some_and(|e| e == "txt"))
         .filter(|path| path.to_string_lossy().contains(&only))
         .collect();
     paths.sort();
-    assert!(
-        !paths.is_empty(),
-        "no fixture in {} matches {only:?}",
-        folder.display()
-    );
+    assert!(!paths.is_empty(), "no fixture in {} matches {only:?}", folder.display());
     paths.iter().map(|path| Fixture::read(path)).collect()
 }
 
@@ -259,10 +231,7 @@ pub(crate) fn check(target: &mut dyn Target) {
 }
 
 fn describe(text: &mut String, path: &Path, line: usize, call: &Call, reply: &[u8]) {
-    let file = path
-        .file_name()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
+    let file = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let expected = match &call.expected {
         Some(bytes) => words::escaped(bytes),
         None => "(not recorded: run with UPDATE_EXPECT=1)".to_owned(),

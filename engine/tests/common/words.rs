@@ -10,10 +10,7 @@ pub(crate) fn split(line: &str) -> Option<Vec<Vec<u8>>> {
             b'"' => quoted(&rest[1..], b'"')?,
             b'\'' => quoted(&rest[1..], b'\'')?,
             _ => {
-                let end = rest
-                    .iter()
-                    .position(u8::is_ascii_whitespace)
-                    .unwrap_or(rest.len());
+                let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
                 (rest[..end].to_vec(), end)
             }
         };
@@ -105,15 +102,9 @@ pub(crate) fn unescaped(text: &str) -> Option<Vec<u8>> {
 pub(crate) fn line_of(words: &[Vec<u8>]) -> String {
     let word = |word: &Vec<u8>| {
         let plain = !word.is_empty()
-            && word
-                .iter()
-                .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
+            && word.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'));
         let text = escaped(word);
-        if plain {
-            text
-        } else {
-            format!("\"{}\"", text.replace('"', "\\\""))
-        }
+        if plain { text } else { format!("\"{}\"", text.replace('"', "\\\"")) }
     };
     words.iter().map(word).collect::<Vec<_>>().join(" ")
 }

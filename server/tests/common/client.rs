@@ -26,11 +26,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
         stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
-        Ok(Self {
-            stream,
-            received: Vec::new(),
-            start: 0,
-        })
+        Ok(Self { stream, received: Vec::new(), start: 0 })
     }
 
     /// The socket, for what a polite client would not do.
@@ -101,8 +97,7 @@ impl Client {
     /// If there is none.
     pub(crate) fn call(&mut self, line: &str) -> Vec<u8> {
         let call = words::split(line).unwrap_or_else(|| panic!("bad quotes: {line}"));
-        self.try_call(&call)
-            .unwrap_or_else(|error| panic!("{line}: {error}"))
+        self.try_call(&call).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     /// The reply to a line, as text.

@@ -1,13 +1,7 @@
 //! What tests with processes share: starting and stopping servers, a client that sees raw bytes,
 //! neighbours that measure latency, and waiting without sleeping blindly.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tests of processes live in real time"
-)]
-#![allow(
-    dead_code,
-    reason = "every test binary compiles all of it and uses its part"
-)]
+#![allow(clippy::disallowed_methods, reason = "tests of processes live in real time")]
+#![allow(dead_code, reason = "every test binary compiles all of it and uses its part")]
 
 pub(crate) mod client;
 pub(crate) mod neighbour;

@@ -56,10 +56,7 @@ impl Neighbour {
     /// Ends the measurement.
     pub(crate) fn finish(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        let mut latencies = self
-            .thread
-            .join()
-            .expect("the neighbour was answered every time");
+        let mut latencies = self.thread.join().expect("the neighbour was answered every time");
         latencies.sort();
         Seen {
             count: latencies.len(),
@@ -75,8 +72,6 @@ impl Seen {
         if self.median < Duration::from_millis(5) && self.max < Duration::from_millis(250) {
             return Ok(());
         }
-        Err(format!(
-            "a neighbour's PING: {self:?}; wanted median < 5 ms, max < 250 ms"
-        ))
+        Err(format!("a neighbour's PING: {self:?}; wanted median < 5 ms, max < 250 ms"))
     }
 }

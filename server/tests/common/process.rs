@@ -61,26 +61,13 @@ impl Process {
         let log = fs::File::create(folder.join("output")).expect("its folder has just been made");
         let errors = log.try_clone().expect("an open file has a second handle");
         let mut command = Command::new(program);
-        command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
-            .arg(&folder);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(&folder);
         if is_redis {
-            command.args([
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--enable-debug-command",
-                "yes",
-            ]);
+            command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
         } else {
             command.args(["--cores", &cores(core_count)]);
         }
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors);
+        command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) if is_redis => panic!(
@@ -89,17 +76,8 @@ impl Process {
             ),
             Err(error) => panic!("{}: {error}", program.display()),
         };
-        let mut process = Self {
-            child,
-            port,
-            is_redis,
-            folder,
-        };
-        if process.is_ready() {
-            Ok(process)
-        } else {
-            Err(process.output())
-        }
+        let mut process = Self { child, port, is_redis, folder };
+        if process.is_ready() { Ok(process) } else { Err(process.output()) }
     }
 
     /// Waits until it answers; `false` if it ends or another process answers in its place.
@@ -126,9 +104,7 @@ impl Process {
             return false;
         };
         let info = String::from_utf8_lossy(&info).into_owned();
-        let pid = info
-            .lines()
-            .find_map(|line| line.strip_prefix("process_id:"));
+        let pid = info.lines().find_map(|line| line.strip_prefix("process_id:"));
         !pong.is_empty() && pid.is_none_or(|pid| pid.trim() == self.pid().to_string())
     }
 
@@ -151,9 +127,7 @@ impl Process {
 
     /// How it ended, if it has.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child
-            .try_wait()
-            .expect("the child is ours to wait for")
+        self.child.try_wait().expect("the child is ours to wait for")
     }
 
     /// Asks it to stop.
@@ -201,10 +175,7 @@ impl Drop for Process {
 /// A port that nobody listens on just now.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// A new folder below the build's.
@@ -220,13 +191,8 @@ fn own_folder() -> PathBuf {
 /// The first `count` processors that this process may use, as a list.
 fn cores(count: usize) -> String {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has /proc");
-    let list = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let ranges = list
-        .expect("the kernel prints Cpus_allowed_list")
-        .trim()
-        .split(',');
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let ranges = list.expect("the kernel prints Cpus_allowed_list").trim().split(',');
     let all: Vec<String> = ranges
         .flat_map(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -235,10 +201,6 @@ fn cores(count: usize) -> String {
         })
         .map(|core| core.to_string())
         .collect();
-    assert!(
-        all.len() >= count,
-        "this test needs {count} processors; allowed: {}",
-        all.join(",")
-    );
+    assert!(all.len() >= count, "this test needs {count} processors; allowed: {}", all.join(","));
     all[..count].join(",")
 }

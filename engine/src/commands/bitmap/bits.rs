@@ -21,9 +21,7 @@ pub(super) fn getbit(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
 
 /// The bit at an offset; there are only zeros past the end.
 fn bit_at(bytes: &[u8], at: u64) -> bool {
-    let byte = usize::try_from(at / 8)
-        .ok()
-        .and_then(|byte| bytes.get(byte));
+    let byte = usize::try_from(at / 8).ok().and_then(|byte| bytes.get(byte));
     byte.is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1)
 }
 
@@ -76,15 +74,9 @@ impl BitRange {
         }
         let (start, end) = (start as usize, end as usize);
         Some(if in_bits {
-            Self {
-                first: start,
-                last: end,
-            }
+            Self { first: start, last: end }
         } else {
-            Self {
-                first: start * 8,
-                last: end * 8 + 7,
-            }
+            Self { first: start * 8, last: end * 8 + 7 }
         })
     }
 
@@ -144,15 +136,9 @@ fn count_range(bytes: &[u8], range: BitRange) -> u64 {
 
 fn count_ones(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
-    let in_words: u64 = words
-        .iter()
-        .map(|word| u64::from(u64::from_ne_bytes(*word).count_ones()))
-        .sum();
-    in_words
-        + rest
-            .iter()
-            .map(|byte| u64::from(byte.count_ones()))
-            .sum::<u64>()
+    let in_words: u64 =
+        words.iter().map(|word| u64::from(u64::from_ne_bytes(*word).count_ones())).sum();
+    in_words + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
 pub(super) fn bitpos(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
@@ -178,10 +164,7 @@ fn position_in(bytes: &[u8], bit: bool, args: &Args<'_>) -> Result<Option<usize>
         5 | 6 => {
             let start = args.int(3)?;
             let in_bits = args.get(5).map(is_bit_unit).transpose()?.unwrap_or(false);
-            (
-                BitRange::new(start, args.int(4)?, bytes.len(), in_bits),
-                true,
-            )
+            (BitRange::new(start, args.int(4)?, bytes.len(), in_bits), true)
         }
         _ => return Err(CommandError::SYNTAX),
     };
@@ -212,10 +195,7 @@ fn find_bit(bytes: &[u8], range: BitRange, bit: bool) -> Option<usize> {
 fn first_other(bytes: &[u8], skip: u8) -> Option<usize> {
     let (words, _) = bytes.as_chunks::<8>();
     let skipped = words.iter().take_while(|word| **word == [skip; 8]).count() * 8;
-    bytes[skipped..]
-        .iter()
-        .position(|&byte| byte != skip)
-        .map(|at| skipped + at)
+    bytes[skipped..].iter().position(|&byte| byte != skip).map(|at| skipped + at)
 }
 
 #[cfg(test)]
@@ -263,16 +243,8 @@ mod tests {
         let mut bare = Bare::new(1, 1);
         let refused = "-ERR bit offset is not an integer or out of range\\r\\n";
         for at in ["4294967296", "-1", "1.5", "#1", "9223372036854775807", ""] {
-            assert_eq!(
-                run(&mut bare, &format!("SETBIT k \"{at}\" 1")),
-                refused,
-                "{at}"
-            );
-            assert_eq!(
-                run(&mut bare, &format!("GETBIT k \"{at}\"")),
-                refused,
-                "{at}"
-            );
+            assert_eq!(run(&mut bare, &format!("SETBIT k \"{at}\" 1")), refused, "{at}");
+            assert_eq!(run(&mut bare, &format!("GETBIT k \"{at}\"")), refused, "{at}");
         }
         assert_eq!(run(&mut bare, "GETBIT k 4294967295"), ":0\\r\\n");
     }

@@ -55,11 +55,7 @@ impl Field {
         let width = parse_i64(digits)
             .filter(|width| (1..=width_max).contains(width))
             .ok_or(CommandError::BITFIELD_TYPE)? as u32;
-        Ok(Self {
-            signed,
-            width,
-            at: field_offset(ctx, at, width)?,
-        })
+        Ok(Self { signed, width, at: field_offset(ctx, at, width)? })
     }
 
     /// Bytes of the shortest string that holds it.
@@ -68,11 +64,7 @@ impl Field {
     }
 
     fn min(self) -> i128 {
-        if self.signed {
-            -(1 << (self.width - 1))
-        } else {
-            0
-        }
+        if self.signed { -(1 << (self.width - 1)) } else { 0 }
     }
 
     fn max(self) -> i128 {
@@ -81,10 +73,7 @@ impl Field {
 
     /// Where it is: the first byte, and how many bits follow it within nine bytes.
     fn place(self) -> (usize, u32) {
-        (
-            (self.at / 8) as usize,
-            72 - (self.at % 8) as u32 - self.width,
-        )
+        ((self.at / 8) as usize, 72 - (self.at % 8) as u32 - self.width)
     }
 
     fn mask(self) -> u128 {
@@ -95,11 +84,7 @@ impl Field {
     fn value_of(self, bits: u128) -> i64 {
         let up = u64::BITS - self.width;
         let top = (bits as u64) << up;
-        if self.signed {
-            top as i64 >> up
-        } else {
-            (top >> up) as i64
-        }
+        if self.signed { top as i64 >> up } else { (top >> up) as i64 }
     }
 
     /// Its value; there are only zeros past the end.
@@ -138,9 +123,7 @@ fn window(bytes: &[u8], byte: usize) -> u128 {
     let there = bytes.get(byte..).unwrap_or(&[]);
     let len = there.len().min(window.len());
     window[..len].copy_from_slice(&there[..len]);
-    window
-        .iter()
-        .fold(0, |number, &byte| number << 8 | u128::from(byte))
+    window.iter().fold(0, |number, &byte| number << 8 | u128::from(byte))
 }
 
 /// The operations of a call, in order.
@@ -153,22 +136,13 @@ fn parse(ctx: &Ctx<'_>, mut words: ArgCursor<'_>) -> Result<Vec<Operation>, Comm
             overflow = parse_overflow(&mut words)?;
         } else if left > 2 && words.take("GET") {
             let field = parse_field(ctx, &mut words)?;
-            operations.push(Operation {
-                field,
-                action: Action::Get,
-            });
+            operations.push(Operation { field, action: Action::Get });
         } else if left > 3 && words.take("SET") {
             let field = parse_field(ctx, &mut words)?;
-            operations.push(Operation {
-                field,
-                action: Action::Set(words.int()?, overflow),
-            });
+            operations.push(Operation { field, action: Action::Set(words.int()?, overflow) });
         } else if left > 3 && words.take("INCRBY") {
             let field = parse_field(ctx, &mut words)?;
-            operations.push(Operation {
-                field,
-                action: Action::Add(words.int()?, overflow),
-            });
+            operations.push(Operation { field, action: Action::Add(words.int()?, overflow) });
         } else {
             return Err(CommandError::SYNTAX);
         }
@@ -217,12 +191,8 @@ pub(super) fn bitfield_ro(
 
 /// Length of the shortest string that holds every field that is written; none if none is.
 fn written_bytes(operations: &[Operation]) -> Option<usize> {
-    let written = operations
-        .iter()
-        .filter(|operation| operation.action != Action::Get);
-    written
-        .map(|operation| operation.field.string_bytes())
-        .max()
+    let written = operations.iter().filter(|operation| operation.action != Action::Get);
+    written.map(|operation| operation.field.string_bytes()).max()
 }
 
 fn read_fields(
@@ -327,22 +297,10 @@ mod tests {
     #[test]
     fn field_at_the_very_end_stays_within_the_string() {
         let mut bytes = [0; 8];
-        let field = Field {
-            signed: true,
-            width: 64,
-            at: 0,
-        };
+        let field = Field { signed: true, width: 64, at: 0 };
         field.write(&mut bytes, i64::MIN);
         assert_eq!((bytes[0], field.read(&bytes)), (0x80, i64::MIN));
-        assert_eq!(
-            Field {
-                signed: false,
-                width: 8,
-                at: 1 << 32
-            }
-            .read(&bytes),
-            0
-        );
+        assert_eq!(Field { signed: false, width: 8, at: 1 << 32 }.read(&bytes), 0);
     }
 
     #[test]
@@ -357,10 +315,7 @@ mod tests {
         for (value, stored) in [(-200, -128), (i64::MIN + 128, -128), (i64::MIN + 127, 127)] {
             let set = format!("BITFIELD k OVERFLOW SAT SET i8 0 {value} SET i8 0 0");
             let reply = run(&mut bare, &set);
-            assert!(
-                reply.ends_with(&format!(":{stored}\\r\\n")),
-                "{value}: {reply}"
-            );
+            assert!(reply.ends_with(&format!(":{stored}\\r\\n")), "{value}: {reply}");
         }
     }
 
@@ -378,26 +333,11 @@ mod tests {
         let mut bare = Bare::new(1, 1);
         for kind in ["u64", "i65", "i0", "u-1", "I8", "8", "\"\"", "u08", "u"] {
             let reply = run(&mut bare, &format!("BITFIELD k GET {kind} 0"));
-            assert!(
-                reply.starts_with("-ERR Invalid bitfield type."),
-                "{kind}: {reply}"
-            );
+            assert!(reply.starts_with("-ERR Invalid bitfield type."), "{kind}: {reply}");
         }
         let refused = "-ERR bit offset is not an integer or out of range\\r\\n";
-        for at in [
-            "-1",
-            "4294967296",
-            "#536870912",
-            "##1",
-            "#",
-            "#-1",
-            "#9223372036854775807",
-        ] {
-            assert_eq!(
-                run(&mut bare, &format!("BITFIELD k GET u8 {at}")),
-                refused,
-                "{at}"
-            );
+        for at in ["-1", "4294967296", "#536870912", "##1", "#", "#-1", "#9223372036854775807"] {
+            assert_eq!(run(&mut bare, &format!("BITFIELD k GET u8 {at}")), refused, "{at}");
         }
         let refused = "-ERR BITFIELD_RO only supports the GET subcommand\\r\\n";
         assert_eq!(run(&mut bare, "BITFIELD_RO k SET u8 0 1"), refused);

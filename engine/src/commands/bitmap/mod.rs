@@ -132,10 +132,7 @@ pub const SPECS: &[CommandSpec] = &[
             Arg::key("key", 0),
             Arg::block(
                 "encoding_offset",
-                &[
-                    Arg::new("encoding", ArgKind::String),
-                    Arg::new("offset", ArgKind::Integer),
-                ],
+                &[Arg::new("encoding", ArgKind::String), Arg::new("offset", ArgKind::Integer)],
             )
             .with_token("GET")
             .optional()
@@ -227,13 +224,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(4),
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Acl::BITMAP,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[
             Arg::key("key", 0),
             Arg::new("offset", ArgKind::Integer),
@@ -247,9 +238,7 @@ pub const SPECS: &[CommandSpec] = &[
 
 /// A word as the offset of a bit, if a string may be as long as that.
 fn offset(ctx: &Ctx<'_>, word: &[u8]) -> Result<u64, CommandError> {
-    parse_i64(word)
-        .and_then(|at| in_limit(ctx, at))
-        .ok_or(CommandError::BIT_OFFSET)
+    parse_i64(word).and_then(|at| in_limit(ctx, at)).ok_or(CommandError::BIT_OFFSET)
 }
 
 /// The same; `#n` means the offset of the nth field of `width` bits.
@@ -259,8 +248,7 @@ fn field_offset(ctx: &Ctx<'_>, word: &[u8], width: u32) -> Result<u64, CommandEr
     };
     // Redis: the product wraps, and what is left of it may be an offset again.
     let at = parse_i64(index).map(|index| index.wrapping_mul(i64::from(width)));
-    at.and_then(|at| in_limit(ctx, at))
-        .ok_or(CommandError::BIT_OFFSET)
+    at.and_then(|at| in_limit(ctx, at)).ok_or(CommandError::BIT_OFFSET)
 }
 
 fn in_limit(ctx: &Ctx<'_>, at: i64) -> Option<u64> {

@@ -17,15 +17,8 @@ enum Op {
 
 impl Op {
     fn of_word(word: &[u8]) -> Option<Self> {
-        let ops = [
-            ("AND", Self::And),
-            ("OR", Self::Or),
-            ("XOR", Self::Xor),
-            ("NOT", Self::Not),
-        ];
-        ops.into_iter()
-            .find(|(token, _)| is_token(word, token))
-            .map(|(_, op)| op)
+        let ops = [("AND", Self::And), ("OR", Self::Or), ("XOR", Self::Xor), ("NOT", Self::Not)];
+        ops.into_iter().find(|(token, _)| is_token(word, token)).map(|(_, op)| op)
     }
 }
 
@@ -104,11 +97,7 @@ mod tests {
                     continue;
                 }
                 assert_eq!(run(&mut bare, &format!("BITOP {op} to {keys}")), ":2\\r\\n");
-                assert_eq!(
-                    run(&mut bare, "GET to"),
-                    format!("$2\\r\\n{want}\\r\\n"),
-                    "{op}"
-                );
+                assert_eq!(run(&mut bare, "GET to"), format!("$2\\r\\n{want}\\r\\n"), "{op}");
             }
         }
         assert_eq!(run(&mut bare, "BITOP NOT to b"), ":1\\r\\n");
@@ -122,9 +111,6 @@ mod tests {
         run(&mut bare, "SET to old EX 100");
         assert_eq!(effects(&mut bare, "BITOP AND to a b"), ["SET to abc"]);
         assert_eq!(effects(&mut bare, "BITOP OR to none nothing"), ["DEL to"]);
-        assert_eq!(
-            effects(&mut bare, "BITOP OR to none nothing"),
-            Vec::<String>::new()
-        );
+        assert_eq!(effects(&mut bare, "BITOP OR to none nothing"), Vec::<String>::new());
     }
 }

@@ -241,10 +241,7 @@ pub(super) fn kill(
 ) -> CommandResult {
     let old_form = args.len() == 3;
     let filter = if old_form {
-        ClientFilter {
-            addr: Some(text(args.at(2)).into()),
-            ..ClientFilter::default()
-        }
+        ClientFilter { addr: Some(text(args.at(2)).into()), ..ClientFilter::default() }
     } else {
         kill_filter(args, ctx.client.id)?
     };
@@ -253,17 +250,12 @@ pub(super) fn kill(
 }
 
 fn kill_filter(args: &Args<'_>, own_id: u64) -> Result<ClientFilter, CommandError> {
-    let mut filter = ClientFilter {
-        skip_id: Some(own_id),
-        ..ClientFilter::default()
-    };
+    let mut filter = ClientFilter { skip_id: Some(own_id), ..ClientFilter::default() };
     let mut cursor = args.cursor(2);
     while let Some(option) = cursor.next() {
         let value = cursor.next().ok_or(CommandError::SYNTAX)?;
         if is_token(option, "id") {
-            let id = parse_i64(value)
-                .and_then(|id| u64::try_from(id).ok())
-                .filter(|&id| id > 0);
+            let id = parse_i64(value).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
             filter.ids = Some(vec![id.ok_or(CommandError::CLIENT_ID_NOT_POSITIVE)?]);
         } else if is_token(option, "type") {
             filter.kind = Some(client_kind(value)?);
@@ -300,10 +292,7 @@ fn client_kind(word: &[u8]) -> Result<&'static str, CommandError> {
         ("pubsub", "pubsub"),
         ("master", "master"),
     ];
-    let kind = kinds
-        .iter()
-        .find(|(name, _)| is_token(word, name))
-        .map(|(_, kind)| *kind);
+    let kind = kinds.iter().find(|(name, _)| is_token(word, name)).map(|(_, kind)| *kind);
     kind.ok_or_else(|| CommandError::unknown_client_type(word))
 }
 

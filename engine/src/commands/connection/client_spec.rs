@@ -28,10 +28,7 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
             arity: Arity::Exact(3),
             flags: FLAGS,
             acl: Acl::CONNECTION,
-            args: &[Arg::one_of(
-                "mode",
-                &[Arg::token("yes", "YES"), Arg::token("no", "NO")],
-            )],
+            args: &[Arg::one_of("mode", &[Arg::token("yes", "YES"), Arg::token("no", "NO")])],
             route: Route::Session,
             handler: Handler::Session(caching),
             ..CommandSpec::EMPTY
@@ -135,19 +132,13 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
                             .with_token("TYPE")
                             .optional()
                             .since("2.8.12"),
-                            Arg::new("username", ArgKind::String)
-                                .with_token("USER")
-                                .optional(),
-                            Arg::new("ip:port", ArgKind::String)
-                                .with_token("ADDR")
-                                .optional(),
+                            Arg::new("username", ArgKind::String).with_token("USER").optional(),
+                            Arg::new("ip:port", ArgKind::String).with_token("ADDR").optional(),
                             Arg::new("ip:port", ArgKind::String)
                                 .with_token("LADDR")
                                 .optional()
                                 .since("6.2.0"),
-                            Arg::new("yes/no", ArgKind::String)
-                                .with_token("SKIPME")
-                                .optional(),
+                            Arg::new("yes/no", ArgKind::String).with_token("SKIPME").optional(),
                         ],
                     )
                     .multiple(),
@@ -216,10 +207,7 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
             arity: Arity::Exact(3),
             flags: ADMIN_FLAGS,
             acl: Acl::CONNECTION,
-            args: &[Arg::one_of(
-                "enabled",
-                &[Arg::token("on", "ON"), Arg::token("off", "OFF")],
-            )],
+            args: &[Arg::one_of("enabled", &[Arg::token("on", "ON"), Arg::token("off", "OFF")])],
             route: Route::Session,
             handler: Handler::Session(no_evict),
             ..CommandSpec::EMPTY
@@ -235,12 +223,9 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
             acl: Acl::CONNECTION,
             args: &[
                 Arg::new("timeout", ArgKind::Integer),
-                Arg::one_of(
-                    "mode",
-                    &[Arg::token("write", "WRITE"), Arg::token("all", "ALL")],
-                )
-                .optional()
-                .since("6.2.0"),
+                Arg::one_of("mode", &[Arg::token("write", "WRITE"), Arg::token("all", "ALL")])
+                    .optional()
+                    .since("6.2.0"),
             ],
             history: &[("6.2.0", "The mode, and `WRITE` as one")],
             route: Route::Session,
@@ -258,11 +243,7 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
             acl: Acl::CONNECTION,
             args: &[Arg::one_of(
                 "on_off_skip",
-                &[
-                    Arg::token("on", "ON"),
-                    Arg::token("off", "OFF"),
-                    Arg::token("skip", "SKIP"),
-                ],
+                &[Arg::token("on", "ON"), Arg::token("off", "OFF"), Arg::token("skip", "SKIP")],
             )],
             route: Route::Session,
             handler: Handler::Session(reply),
@@ -308,10 +289,7 @@ pub(super) const CLIENT: CommandSpec = CommandSpec {
                 Arg::new("client-id", ArgKind::Integer),
                 Arg::one_of(
                     "timeout_error",
-                    &[
-                        Arg::token("timeout", "TIMEOUT"),
-                        Arg::token("error", "ERROR"),
-                    ],
+                    &[Arg::token("timeout", "TIMEOUT"), Arg::token("error", "ERROR")],
                 )
                 .optional(),
             ],

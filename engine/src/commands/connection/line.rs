@@ -27,11 +27,8 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
         None => (-1, 0),
     };
     let out_bytes = client.out_bytes;
-    let (obl, oll, omem) = if out_bytes <= REPLY_BUFFER_BYTES {
-        (out_bytes, 0, 0)
-    } else {
-        (0, 1, out_bytes)
-    };
+    let (obl, oll, omem) =
+        if out_bytes <= REPLY_BUFFER_BYTES { (out_bytes, 0, 0) } else { (0, 1, out_bytes) };
     let total_bytes =
         size_of::<ClientState>() + client.name.len() + client.query_bytes + multi_bytes + out_bytes;
     let mut line = String::with_capacity(320);
@@ -53,9 +50,7 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
         client.db.0,
         client.query_bytes,
         if out_bytes > 0 { "rw" } else { "r" },
-        client
-            .last_command
-            .map_or("NULL", |command| command.spec.name),
+        client.last_command.map_or("NULL", |command| command.spec.name),
         match client.protocol {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
@@ -68,21 +63,11 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
 fn flags(client: &ClientState) -> String {
     let letters = [
         ('x', client.multi.is_some()),
-        (
-            'd',
-            client
-                .watching
-                .as_ref()
-                .is_some_and(|watching| watching.is_touched()),
-        ),
+        ('d', client.watching.as_ref().is_some_and(|watching| watching.is_touched())),
         ('c', client.close_after_reply),
         ('U', client.is_unix),
         ('e', client.no_evict),
     ];
-    let set: String = letters
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(letter, _)| *letter)
-        .collect();
+    let set: String = letters.iter().filter(|(_, on)| *on).map(|(letter, _)| *letter).collect();
     if set.is_empty() { "N".to_owned() } else { set }
 }

@@ -123,9 +123,5 @@ fn describe(ctx: &SessionCtx<'_>, reply: &mut Reply<'_>) {
 
 /// Whether a connection may have this name: printable ASCII without spaces.
 pub(super) fn check_name(name: &[u8]) -> CommandResult {
-    if name.iter().all(u8::is_ascii_graphic) {
-        Ok(())
-    } else {
-        Err(CommandError::CLIENT_NAME)
-    }
+    if name.iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(CommandError::CLIENT_NAME) }
 }

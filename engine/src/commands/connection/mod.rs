@@ -42,9 +42,7 @@ pub const SPECS: &[CommandSpec] = &[
         flags: BEFORE_LOGIN,
         acl: Acl::CONNECTION,
         args: &[
-            Arg::new("username", ArgKind::String)
-                .optional()
-                .since("6.0.0"),
+            Arg::new("username", ArgKind::String).optional().since("6.0.0"),
             Arg::new("password", ArgKind::String),
         ],
         history: &[("6.0.0", "A user's name may come before the password")],
@@ -82,23 +80,15 @@ pub const SPECS: &[CommandSpec] = &[
                 Arg::new("protover", ArgKind::Integer),
                 Arg::block(
                     "username_password",
-                    &[
-                        Arg::new("username", ArgKind::String),
-                        Arg::new("password", ArgKind::String),
-                    ],
+                    &[Arg::new("username", ArgKind::String), Arg::new("password", ArgKind::String)],
                 )
                 .with_token("AUTH")
                 .optional(),
-                Arg::new("clientname", ArgKind::String)
-                    .with_token("SETNAME")
-                    .optional(),
+                Arg::new("clientname", ArgKind::String).with_token("SETNAME").optional(),
             ],
         )
         .optional()],
-        history: &[(
-            "6.2.0",
-            "May be called without a protocol, and then changes nothing",
-        )],
+        history: &[("6.2.0", "May be called without a protocol, and then changes nothing")],
         route: Route::Session,
         handler: Handler::Session(login::hello),
         ..CommandSpec::EMPTY

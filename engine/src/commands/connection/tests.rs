@@ -12,11 +12,7 @@ fn run(bare: &mut Bare, client: &mut ClientState, call: &str) -> String {
 }
 
 fn with_password(bare: &mut Bare, password: &str) {
-    let set = run(
-        bare,
-        &mut bare.client(),
-        &format!("CONFIG SET requirepass {password}"),
-    );
+    let set = run(bare, &mut bare.client(), &format!("CONFIG SET requirepass {password}"));
     assert_eq!(set, "+OK\r\n");
 }
 
@@ -49,16 +45,10 @@ fn auth_without_a_password_set_tells_so() {
     let mut bare = Bare::new(1, 1);
     let client = &mut bare.client();
     let reply = run(&mut bare, client, "AUTH x");
-    assert!(
-        reply.starts_with("-ERR AUTH <password> called without any password"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR AUTH <password> called without any password"), "{reply}");
     assert_eq!(run(&mut bare, client, "AUTH default x"), OK);
     assert_eq!(run(&mut bare, client, "AUTH joe x"), WRONG_PASS);
-    assert_eq!(
-        run(&mut bare, client, "AUTH a b c"),
-        "-ERR syntax error\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "AUTH a b c"), "-ERR syntax error\r\n");
 }
 
 #[test]
@@ -66,36 +56,19 @@ fn auth_with_the_password_lets_in() {
     let mut bare = Bare::new(1, 1);
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    assert_eq!(
-        run(&mut bare, client, "PING"),
-        "-NOAUTH Authentication required.\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "PING"), "-NOAUTH Authentication required.\r\n");
     let exec = run(&mut bare, client, "EXEC");
     let want = "-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n";
     assert_eq!(exec, want);
-    for wrong in [
-        "x",
-        "secre",
-        "secrets",
-        "default secret2",
-        "default sec",
-        "joe secret",
-    ] {
-        assert_eq!(
-            run(&mut bare, client, &format!("AUTH {wrong}")),
-            WRONG_PASS,
-            "{wrong}"
-        );
+    for wrong in ["x", "secre", "secrets", "default secret2", "default sec", "joe secret"] {
+        assert_eq!(run(&mut bare, client, &format!("AUTH {wrong}")), WRONG_PASS, "{wrong}");
     }
     assert_eq!(run(&mut bare, client, "AUTH secret"), OK);
     assert_eq!(run(&mut bare, client, "PING"), "+PONG\r\n");
     assert_eq!(run(&mut bare, client, "AUTH wrong"), WRONG_PASS);
     assert_eq!(run(&mut bare, client, "PING"), "+PONG\r\n");
     assert_eq!(run(&mut bare, client, "RESET"), "+RESET\r\n");
-    assert_eq!(
-        run(&mut bare, client, "PING"),
-        "-NOAUTH Authentication required.\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "PING"), "-NOAUTH Authentication required.\r\n");
 }
 
 #[test]
@@ -104,10 +77,7 @@ fn login_is_not_needed_any_more_once_the_password_is_gone() {
     let other = &mut bare.client();
     with_password(&mut bare, "secret");
     let client = &mut bare.client();
-    assert_eq!(
-        run(&mut bare, client, "PING"),
-        "-NOAUTH Authentication required.\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "PING"), "-NOAUTH Authentication required.\r\n");
     let set = bare.call(other, &[b"CONFIG", b"SET", b"requirepass", b""]);
     assert_eq!(set, b"+OK\r\n");
     assert_eq!(run(&mut bare, client, "PING"), "+PONG\r\n");
@@ -125,14 +95,8 @@ fn hello_describes_in_the_protocol_it_sets() {
              $6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
         )
     };
-    assert_eq!(
-        run(&mut bare, client, "HELLO"),
-        format!("*14\r\n{}", map(2))
-    );
-    assert_eq!(
-        run(&mut bare, client, "HELLO 3 SETNAME joe"),
-        format!("%7\r\n{}", map(3))
-    );
+    assert_eq!(run(&mut bare, client, "HELLO"), format!("*14\r\n{}", map(2)));
+    assert_eq!(run(&mut bare, client, "HELLO 3 SETNAME joe"), format!("%7\r\n{}", map(3)));
     assert_eq!(run(&mut bare, client, "CLIENT GETNAME"), "$3\r\njoe\r\n");
     assert_eq!(run(&mut bare, client, "HELLO"), format!("%7\r\n{}", map(3)));
     assert_eq!(run(&mut bare, client, "GET none"), "_\r\n");
@@ -145,19 +109,10 @@ fn hello_with_bad_words_is_an_error() {
     let errors = [
         ("1", "-NOPROTO unsupported protocol version\r\n"),
         ("4", "-NOPROTO unsupported protocol version\r\n"),
-        (
-            "x",
-            "-ERR Protocol version is not an integer or out of range\r\n",
-        ),
+        ("x", "-ERR Protocol version is not an integer or out of range\r\n"),
         ("3 foo", "-ERR Syntax error in HELLO option 'foo'\r\n"),
-        (
-            "3 SETNAME",
-            "-ERR Syntax error in HELLO option 'SETNAME'\r\n",
-        ),
-        (
-            "3 auth default",
-            "-ERR Syntax error in HELLO option 'auth'\r\n",
-        ),
+        ("3 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
+        ("3 auth default", "-ERR Syntax error in HELLO option 'auth'\r\n"),
         ("3 auth joe x", WRONG_PASS),
         (
             "3 SETNAME a\tb",
@@ -183,23 +138,14 @@ fn hello_before_login_is_refused_unless_it_logs_in() {
 fn reset_brings_back_the_state_of_a_new_connection() {
     let mut bare = Bare::new(1, 1);
     let client = &mut bare.client();
-    for call in [
-        "HELLO 3 SETNAME joe",
-        "SELECT 2",
-        "WATCH k",
-        "MULTI",
-        "SET k 1",
-    ] {
+    for call in ["HELLO 3 SETNAME joe", "SELECT 2", "WATCH k", "MULTI", "SET k 1"] {
         run(&mut bare, client, call);
     }
     assert_eq!(run(&mut bare, client, "RESET"), "+RESET\r\n");
     assert!(client.multi.is_none() && client.watching.is_none() && client.authenticated);
     assert_eq!(run(&mut bare, client, "CLIENT GETNAME"), "$-1\r\n");
     assert_eq!(client.db, DbIndex(0));
-    assert_eq!(
-        run(&mut bare, client, "EXEC"),
-        "-ERR EXEC without MULTI\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "EXEC"), "-ERR EXEC without MULTI\r\n");
 }
 
 #[test]
@@ -222,14 +168,8 @@ fn info_shows_the_fields_of_redis_in_order() {
         client.id
     );
     assert!(line.contains(&begin), "{line}");
-    assert!(
-        line.contains(" multi=-1 ") && line.ends_with("resp=2\n\r\n"),
-        "{line}"
-    );
-    assert!(
-        line.contains(" events=r cmd=client|info user=default redir=-1 "),
-        "{line}"
-    );
+    assert!(line.contains(" multi=-1 ") && line.ends_with("resp=2\n\r\n"), "{line}");
+    assert!(line.contains(" events=r cmd=client|info user=default redir=-1 "), "{line}");
 }
 
 #[test]
@@ -241,10 +181,7 @@ fn info_within_multi_shows_what_is_queued() {
     run(&mut bare, client, "PING");
     run(&mut bare, client, "PING");
     let line = super::client_line(client, bare.now);
-    assert!(
-        line.contains(" flags=xe ") && line.contains(" multi=2 "),
-        "{line}"
-    );
+    assert!(line.contains(" flags=xe ") && line.contains(" multi=2 "), "{line}");
 }
 
 #[test]
@@ -260,16 +197,9 @@ fn list_with_bad_words_is_an_error() {
         ("ID 1 x", "-ERR Invalid client ID\r\n"),
     ];
     for (words, error) in errors {
-        assert_eq!(
-            run(&mut bare, client, &format!("CLIENT LIST {words}")),
-            error,
-            "{words}"
-        );
+        assert_eq!(run(&mut bare, client, &format!("CLIENT LIST {words}")), error, "{words}");
     }
-    assert_eq!(
-        run(&mut bare, client, "CLIENT LIST TYPE master"),
-        "$0\r\n\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT LIST TYPE master"), "$0\r\n\r\n");
     assert_eq!(run(&mut bare, client, "CLIENT LIST ID 0 -1"), "$0\r\n\r\n");
 }
 
@@ -290,18 +220,11 @@ fn kill_with_bad_words_is_an_error() {
         ("ID 1 ADDR", "-ERR syntax error\r\n"),
     ];
     for (words, error) in errors {
-        assert_eq!(
-            run(&mut bare, client, &format!("CLIENT KILL {words}")),
-            error,
-            "{words}"
-        );
+        assert_eq!(run(&mut bare, client, &format!("CLIENT KILL {words}")), error, "{words}");
     }
     assert_eq!(run(&mut bare, client, "CLIENT KILL TYPE normal"), ":0\r\n");
     assert!(!client.close_after_reply);
-    assert_eq!(
-        run(&mut bare, client, "CLIENT KILL TYPE normal SKIPME no"),
-        ":1\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT KILL TYPE normal SKIPME no"), ":1\r\n");
     assert!(client.close_after_reply);
 }
 
@@ -310,20 +233,15 @@ fn pause_that_is_on_gets_neither_weaker_nor_shorter() {
     let mut bare = Bare::new(1, 1);
     let client = &mut bare.client();
     let until = |ms: i64| Ms(1_700_000_000_000 + ms);
-    for (words, mode, ms) in [
-        ("100 WRITE", Pause::Write, 100),
-        ("50", Pause::All, 100),
-        ("200 WRITE", Pause::All, 200),
-    ] {
+    for (words, mode, ms) in
+        [("100 WRITE", Pause::Write, 100), ("50", Pause::All, 100), ("200 WRITE", Pause::All, 200)]
+    {
         assert_eq!(run(&mut bare, client, &format!("CLIENT PAUSE {words}")), OK);
         assert_eq!(bare.node.pause(bare.now), (mode, until(ms)), "{words}");
     }
     assert_eq!(run(&mut bare, client, "CLIENT UNPAUSE"), OK);
     assert_eq!(bare.node.pause(bare.now).0, Pause::Off);
-    assert_eq!(
-        run(&mut bare, client, "CLIENT PAUSE 9223372036854775807"),
-        OK
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT PAUSE 9223372036854775807"), OK);
     assert_eq!(bare.node.pause(bare.now).0, Pause::Off);
 }
 
@@ -337,33 +255,17 @@ fn pause_and_unblock_with_bad_words_are_errors() {
         )
     };
     let errors = [
-        (
-            "PAUSE x",
-            "-ERR timeout is not an integer or out of range\r\n".to_owned(),
-        ),
+        ("PAUSE x", "-ERR timeout is not an integer or out of range\r\n".to_owned()),
         ("PAUSE -1", "-ERR timeout is negative\r\n".to_owned()),
-        (
-            "PAUSE x foo",
-            "-ERR CLIENT PAUSE mode must be WRITE or ALL\r\n".to_owned(),
-        ),
+        ("PAUSE x foo", "-ERR CLIENT PAUSE mode must be WRITE or ALL\r\n".to_owned()),
         ("pause 1 write x", syntax("pause")),
-        (
-            "UNBLOCK x",
-            "-ERR value is not an integer or out of range\r\n".to_owned(),
-        ),
-        (
-            "UNBLOCK x foo",
-            "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n".to_owned(),
-        ),
+        ("UNBLOCK x", "-ERR value is not an integer or out of range\r\n".to_owned()),
+        ("UNBLOCK x foo", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n".to_owned()),
         ("unblock 1 error x", syntax("unblock")),
         ("UNBLOCK -1", ":0\r\n".to_owned()),
     ];
     for (words, error) in errors {
-        assert_eq!(
-            run(&mut bare, client, &format!("CLIENT {words}")),
-            error,
-            "{words}"
-        );
+        assert_eq!(run(&mut bare, client, &format!("CLIENT {words}")), error, "{words}");
     }
 }
 
@@ -379,10 +281,7 @@ fn reply_modes_silence_the_right_calls() {
     assert_eq!(run(&mut bare, client, "NOSUCH"), "");
     assert_eq!(client.reply_mode, ReplyMode::Off);
     assert_eq!(run(&mut bare, client, "CLIENT REPLY ON"), OK);
-    assert_eq!(
-        run(&mut bare, client, "CLIENT REPLY foo"),
-        "-ERR syntax error\r\n"
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT REPLY foo"), "-ERR syntax error\r\n");
 }
 
 #[test]
@@ -392,16 +291,10 @@ fn tracking_is_reported_as_off() {
     assert_eq!(run(&mut bare, client, "CLIENT GETREDIR"), ":-1\r\n");
     let fields =
         "$5\r\nflags\r\n*1\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n";
-    assert_eq!(
-        run(&mut bare, client, "CLIENT TRACKINGINFO"),
-        format!("*6\r\n{fields}")
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT TRACKINGINFO"), format!("*6\r\n{fields}"));
     run(&mut bare, client, "HELLO 3");
     let fields = fields.replace("*1", "~1");
-    assert_eq!(
-        run(&mut bare, client, "CLIENT TRACKINGINFO"),
-        format!("%3\r\n{fields}")
-    );
+    assert_eq!(run(&mut bare, client, "CLIENT TRACKINGINFO"), format!("%3\r\n{fields}"));
     assert!(run(&mut bare, client, "CLIENT CACHING yes").starts_with("-ERR CLIENT CACHING can"));
 }
 
@@ -415,8 +308,5 @@ fn refused_calls_are_counted() {
     let rejected = |id: u16| bare.node.cores[0].commands[usize::from(id)].rejected.get();
     assert_eq!(rejected(table.get(b"get").expect("it exists").id), 1);
     let container = table.get(b"client").expect("it exists");
-    assert_eq!(
-        rejected(container.subcommand(b"id").expect("it exists").id),
-        1
-    );
+    assert_eq!(rejected(container.subcommand(b"id").expect("it exists").id), 1);
 }

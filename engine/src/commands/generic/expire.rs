@@ -39,11 +39,7 @@ pub(super) const EXPIRE: CommandSpec = CommandSpec {
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     keys: CHANGES_DEADLINE,
-    args: &[
-        Arg::key("key", 0),
-        Arg::new("seconds", ArgKind::Integer),
-        CONDITION,
-    ],
+    args: &[Arg::key("key", 0), Arg::new("seconds", ArgKind::Integer), CONDITION],
     history: CONDITION_HISTORY,
     propagate: Propagate::Rewritten,
     handler: Handler::Data(expire),
@@ -60,11 +56,7 @@ pub(super) const EXPIREAT: CommandSpec = CommandSpec {
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     keys: CHANGES_DEADLINE,
-    args: &[
-        Arg::key("key", 0),
-        Arg::new("unix-time-seconds", ArgKind::UnixTime),
-        CONDITION,
-    ],
+    args: &[Arg::key("key", 0), Arg::new("unix-time-seconds", ArgKind::UnixTime), CONDITION],
     history: CONDITION_HISTORY,
     propagate: Propagate::Rewritten,
     handler: Handler::Data(expireat),
@@ -81,11 +73,7 @@ pub(super) const PEXPIRE: CommandSpec = CommandSpec {
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     keys: CHANGES_DEADLINE,
-    args: &[
-        Arg::key("key", 0),
-        Arg::new("milliseconds", ArgKind::Integer),
-        CONDITION,
-    ],
+    args: &[Arg::key("key", 0), Arg::new("milliseconds", ArgKind::Integer), CONDITION],
     history: CONDITION_HISTORY,
     propagate: Propagate::Rewritten,
     handler: Handler::Data(pexpire),
@@ -102,11 +90,7 @@ pub(super) const PEXPIREAT: CommandSpec = CommandSpec {
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     keys: CHANGES_DEADLINE,
-    args: &[
-        Arg::key("key", 0),
-        Arg::new("unix-time-milliseconds", ArgKind::UnixTime),
-        CONDITION,
-    ],
+    args: &[Arg::key("key", 0), Arg::new("unix-time-milliseconds", ArgKind::UnixTime), CONDITION],
     history: CONDITION_HISTORY,
     propagate: Propagate::Rewritten,
     handler: Handler::Data(pexpireat),
@@ -259,9 +243,7 @@ fn parse_deadline(ctx: &Ctx<'_>, args: &Args<'_>, base: Ms, unit: i64) -> Result
     let span = args.int(2)?.checked_mul(unit);
     // Redis: only an overflow upwards is an error here; downwards, `base` is never negative.
     let deadline = span.and_then(|span| span.checked_add(base.0));
-    deadline
-        .map(Ms)
-        .ok_or_else(|| CommandError::invalid_expire(ctx.spec.name))
+    deadline.map(Ms).ok_or_else(|| CommandError::invalid_expire(ctx.spec.name))
 }
 
 fn set(
@@ -290,10 +272,7 @@ fn set(
         ctx.set_deadline(key, Some(deadline));
         ctx.modified(key, Event::Generic("expire"));
         let mut text = itoa::Buffer::new();
-        ctx.effect(
-            key,
-            &[b"PEXPIREAT", key.bytes, text.format(deadline.0).as_bytes()],
-        );
+        ctx.effect(key, &[b"PEXPIREAT", key.bytes, text.format(deadline.0).as_bytes()]);
     }
     reply.int(1);
     Ok(())
@@ -301,9 +280,7 @@ fn set(
 
 fn persist(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
-    let expires = ctx
-        .lookup_write(key)
-        .is_some_and(|entry| entry.expires_at().is_some());
+    let expires = ctx.lookup_write(key).is_some_and(|entry| entry.expires_at().is_some());
     if expires {
         ctx.set_deadline(key, None);
         ctx.modified(key, Event::Generic("persist"));
@@ -377,14 +354,8 @@ mod tests {
         bare.now.0 += 1;
         assert_eq!(bare.call(&mut client, &[b"TTL", b"k"]), b":9\r\n");
         assert_eq!(bare.call(&mut client, &[b"PTTL", b"k"]), b":9499\r\n");
-        assert_eq!(
-            bare.call(&mut client, &[b"PEXPIRETIME", b"k"]),
-            b":1700000010000\r\n"
-        );
-        assert_eq!(
-            bare.call(&mut client, &[b"EXPIRETIME", b"k"]),
-            b":1700000010\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"PEXPIRETIME", b"k"]), b":1700000010000\r\n");
+        assert_eq!(bare.call(&mut client, &[b"EXPIRETIME", b"k"]), b":1700000010\r\n");
         assert_eq!(bare.call(&mut client, &[b"PERSIST", b"k"]), b":1\r\n");
         assert_eq!(bare.call(&mut client, &[b"PERSIST", b"k"]), b":0\r\n");
         bare.now.0 += 20_000;
@@ -415,21 +386,11 @@ mod tests {
     #[test]
     fn deadline_in_the_past_deletes_and_journals_that() {
         let (mut bare, mut client) = bare_with_key();
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
         assert_eq!(bare.call(&mut client, &[b"EXPIRE", b"k", b"7"]), b":1\r\n");
-        assert_eq!(
-            bare.call(&mut client, &[b"PEXPIREAT", b"k", b"-5"]),
-            b":1\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"PEXPIREAT", b"k", b"-5"]), b":1\r\n");
         assert!(bare.is_empty(DbIndex(0)));
-        let records = bare
-            .held
-            .iter_mut()
-            .flatten()
-            .flat_map(|shard| shard.journal.take());
+        let records = bare.held.iter_mut().flatten().flat_map(|shard| shard.journal.take());
         let calls: Vec<_> = records.map(|record| record.call).collect();
         let effects = [
             OwnedArgs::of(&[b"PEXPIREAT", b"k", b"1700000007000"]),

@@ -35,10 +35,7 @@ pub(super) const DBSIZE: CommandSpec = CommandSpec {
 
 const FLUSH_MODE: &[Arg] = &[Arg::one_of(
     "async",
-    &[
-        Arg::token("async", "ASYNC").since("4.0.0"),
-        Arg::token("sync", "SYNC").since("6.2.0"),
-    ],
+    &[Arg::token("async", "ASYNC").since("4.0.0"), Arg::token("sync", "SYNC").since("6.2.0")],
 )
 .optional()];
 
@@ -91,10 +88,7 @@ pub(super) const SWAPDB: CommandSpec = CommandSpec {
     arity: Arity::Exact(3),
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::DANGEROUS.union(Acl::KEYSPACE),
-    args: &[
-        Arg::new("index1", ArgKind::Integer),
-        Arg::new("index2", ArgKind::Integer),
-    ],
+    args: &[Arg::new("index1", ArgKind::Integer), Arg::new("index2", ArgKind::Integer)],
     route: Route::AllSlots,
     merge: Merge::AllOk,
     propagate: Propagate::Rewritten,
@@ -104,8 +98,7 @@ pub(super) const SWAPDB: CommandSpec = CommandSpec {
 
 fn dbsize(ctx: &mut Ctx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let (db, mut total) = (ctx.db, 0);
-    ctx.shards
-        .each(|shard| total += shard.keys.db(db).map_or(0, |dbase| dbase.len()));
+    ctx.shards.each(|shard| total += shard.keys.db(db).map_or(0, |dbase| dbase.len()));
     reply.count(total);
     Ok(())
 }
@@ -131,8 +124,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Command
 fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     check_flush_mode(args)?;
     let db_count = ctx.node.config.databases();
-    ctx.shards
-        .each(|shard| (0..db_count).for_each(|db| flush(shard, DbIndex(db))));
+    ctx.shards.each(|shard| (0..db_count).for_each(|db| flush(shard, DbIndex(db))));
     whole_databases_changed(ctx, DbIndex(0), &[b"FLUSHALL"]);
     reply.ok();
     Ok(())
@@ -167,11 +159,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandR
     }
     let mut texts = [itoa::Buffer::new(), itoa::Buffer::new()];
     let [text_a, text_b] = &mut texts;
-    let words = [
-        &b"SWAPDB"[..],
-        text_a.format(a.0).as_bytes(),
-        text_b.format(b.0).as_bytes(),
-    ];
+    let words = [&b"SWAPDB"[..], text_a.format(a.0).as_bytes(), text_b.format(b.0).as_bytes()];
     whole_databases_changed(ctx, a, &words);
     reply.ok();
     Ok(())
@@ -191,16 +179,13 @@ fn touch_exchanged(shard: &mut Shard, db: DbIndex, other: DbIndex, now: Ms) {
 }
 
 fn is_stored(keys: &Keyspace, db: DbIndex, key: KeyRef<'_>) -> bool {
-    keys.db(db)
-        .is_some_and(|dbase| dbase.table(key.slot).find(key.hash, key.bytes).is_some())
+    keys.db(db).is_some_and(|dbase| dbase.table(key.slot).find(key.hash, key.bytes).is_some())
 }
 
 fn is_alive(keys: &Keyspace, db: DbIndex, key: KeyRef<'_>, now: Ms) -> bool {
     keys.db(db).is_some_and(|dbase| {
         let table = dbase.table(key.slot);
-        table
-            .find(key.hash, key.bytes)
-            .is_some_and(|at| !table.entry(at).is_expired(now))
+        table.find(key.hash, key.bytes).is_some_and(|at| !table.entry(at).is_expired(now))
     })
 }
 
@@ -215,9 +200,7 @@ mod tests {
     fn watch(bare: &mut Bare, db: DbIndex, key: &[u8]) -> Arc<AtomicBool> {
         let flag = Arc::new(AtomicBool::new(false));
         let owner = bare.node.owners.of(KeyRef::new(key).slot);
-        let shard = bare.held[owner.index()]
-            .as_mut()
-            .expect("all doors are held");
+        let shard = bare.held[owner.index()].as_mut().expect("all doors are held");
         shard.watches.watch(db, key, &flag);
         flag
     }
@@ -235,18 +218,8 @@ mod tests {
         assert_eq!(bare.call(&mut client, &[b"DBSIZE"]), b":0\r\n");
         let flags = [hit, miss, other].map(|flag| flag.load(Ordering::Acquire));
         assert_eq!(flags, [true, false, false]);
-        assert!(
-            bare.held
-                .iter()
-                .flatten()
-                .any(|shard| shard.free.pending_count() > 0)
-        );
-        assert!(
-            bare.held
-                .iter()
-                .flatten()
-                .all(|shard| shard.data_bytes == 0)
-        );
+        assert!(bare.held.iter().flatten().any(|shard| shard.free.pending_count() > 0));
+        assert!(bare.held.iter().flatten().all(|shard| shard.data_bytes == 0));
     }
 
     #[test]
@@ -257,18 +230,10 @@ mod tests {
             client.db = DbIndex(db);
             bare.call(&mut client, &[b"SET", b"k", b"v"]);
         }
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
         assert_eq!(bare.call(&mut client, &[b"FLUSHALL"]), b"+OK\r\n");
         assert!((0..16).all(|db| bare.is_empty(DbIndex(db))));
-        assert!(
-            bare.held
-                .iter_mut()
-                .flatten()
-                .all(|shard| shard.journal.take().len() == 1)
-        );
+        assert!(bare.held.iter_mut().flatten().all(|shard| shard.journal.take().len() == 1));
     }
 
     #[test]
@@ -278,10 +243,8 @@ mod tests {
         bare.call(&mut client, &[b"SET", b"a", b"1"]);
         bare.call(&mut client, &[b"SET", b"dead", b"1", b"PX", b"1"]);
         bare.now.0 += 5;
-        let (leaves, comes) = (
-            watch(&mut bare, DbIndex(0), b"a"),
-            watch(&mut bare, DbIndex(2), b"a"),
-        );
+        let (leaves, comes) =
+            (watch(&mut bare, DbIndex(0), b"a"), watch(&mut bare, DbIndex(2), b"a"));
         let dead = watch(&mut bare, DbIndex(2), b"dead");
         assert_eq!(bare.call(&mut client, &[b"SWAPDB", b"0", b"2"]), b"+OK\r\n");
         assert_eq!(bare.call(&mut client, &[b"EXISTS", b"a"]), b":0\r\n");

@@ -87,9 +87,9 @@ pub(super) fn parse_cursor(word: &[u8]) -> Result<u64, CommandError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(CommandError::INVALID_CURSOR);
     }
-    let n = digits.iter().try_fold(0u64, |n, digit| {
-        n.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
+    let n = digits
+        .iter()
+        .try_fold(0u64, |n, digit| n.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
     let n = n.ok_or(CommandError::INVALID_CURSOR)?;
     Ok(if negative { n.wrapping_neg() } else { n })
 }
@@ -115,25 +115,12 @@ mod tests {
 
     #[test]
     fn cursor_in_any_form_of_strtoul_is_read() {
-        let good: [(&[u8], u64); 6] = [
-            (b"", 0),
-            (b"0", 0),
-            (b"+7", 7),
-            (b"007", 7),
-            (b"-1", u64::MAX),
-            (b"5\0x", 5),
-        ];
+        let good: [(&[u8], u64); 6] =
+            [(b"", 0), (b"0", 0), (b"+7", 7), (b"007", 7), (b"-1", u64::MAX), (b"5\0x", 5)];
         for (text, n) in good {
             assert_eq!(parse_cursor(text), Ok(n));
         }
-        for text in [
-            &b"x"[..],
-            b" 1",
-            b"1 ",
-            b"-",
-            b"+-1",
-            b"18446744073709551616",
-        ] {
+        for text in [&b"x"[..], b" 1", b"1 ", b"-", b"+-1", b"18446744073709551616"] {
             assert_eq!(parse_cursor(text), Err(CommandError::INVALID_CURSOR));
         }
     }
@@ -147,16 +134,8 @@ mod tests {
     fn every_command_with_odd_words_answers_something() {
         let mut bare = Bare::new(3, 1);
         let mut client = bare.client();
-        let words: [&[u8]; 8] = [
-            b"",
-            b"0",
-            b"-1",
-            b"x",
-            b"k",
-            b"9223372036854775807",
-            b"DB",
-            b"\xff",
-        ];
+        let words: [&[u8]; 8] =
+            [b"", b"0", b"-1", b"x", b"k", b"9223372036854775807", b"DB", b"\xff"];
         for spec in SPECS.iter().chain(crate::commands::slots::SPECS) {
             for a in words {
                 for b in words {

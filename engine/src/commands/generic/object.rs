@@ -120,11 +120,7 @@ fn freq(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandRes
     if !config.maxmemory_policy().is_lfu() {
         return Err(CommandError::LFU_NOT_SELECTED);
     }
-    reply.int(i64::from(access::lfu_counter(
-        clock,
-        ctx.now,
-        config.lfu_decay_minutes(),
-    )));
+    reply.int(i64::from(access::lfu_counter(clock, ctx.now, config.lfu_decay_minutes())));
     Ok(())
 }
 
@@ -181,15 +177,9 @@ mod tests {
         ];
         for (value, encoding) in cases {
             bare.call(&mut client, &[b"SET", b"k", value]);
-            assert_eq!(
-                bare.call(&mut client, &[b"OBJECT", b"encoding", b"k"]),
-                encoding
-            );
+            assert_eq!(bare.call(&mut client, &[b"OBJECT", b"encoding", b"k"]), encoding);
         }
-        assert_eq!(
-            bare.call(&mut client, &[b"OBJECT", b"ENCODING", b"x"]),
-            b"$-1\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"OBJECT", b"ENCODING", b"x"]), b"$-1\r\n");
     }
 
     #[test]
@@ -204,10 +194,7 @@ mod tests {
         ];
         for (value, count) in cases {
             bare.call(&mut client, &[b"SET", b"k", value]);
-            assert_eq!(
-                bare.call(&mut client, &[b"OBJECT", b"REFCOUNT", b"k"]),
-                count
-            );
+            assert_eq!(bare.call(&mut client, &[b"OBJECT", b"REFCOUNT", b"k"]), count);
         }
     }
 
@@ -218,23 +205,11 @@ mod tests {
         bare.call(&mut client, &[b"SET", b"k", b"v"]);
         bare.now.0 += 7_000;
         for _ in 0..2 {
-            assert_eq!(
-                bare.call(&mut client, &[b"OBJECT", b"IDLETIME", b"k"]),
-                b":7\r\n"
-            );
+            assert_eq!(bare.call(&mut client, &[b"OBJECT", b"IDLETIME", b"k"]), b":7\r\n");
         }
         bare.call(&mut client, &[b"TOUCH", b"k"]);
-        assert_eq!(
-            bare.call(&mut client, &[b"OBJECT", b"IDLETIME", b"k"]),
-            b":0\r\n"
-        );
-        assert!(
-            bare.call(&mut client, &[b"OBJECT", b"FREQ", b"k"])
-                .starts_with(b"-ERR An LFU")
-        );
-        assert_eq!(
-            bare.call(&mut client, &[b"OBJECT", b"FREQ", b"x"]),
-            b"$-1\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"OBJECT", b"IDLETIME", b"k"]), b":0\r\n");
+        assert!(bare.call(&mut client, &[b"OBJECT", b"FREQ", b"k"]).starts_with(b"-ERR An LFU"));
+        assert_eq!(bare.call(&mut client, &[b"OBJECT", b"FREQ", b"x"]), b"$-1\r\n");
     }
 }

@@ -166,10 +166,7 @@ fn remove(ctx: &mut Ctx<'_>, key: KeyRef<'_>, effect: &[u8]) -> bool {
 
 fn type_name(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
-    reply.simple(
-        ctx.peek(key, true)
-            .map_or("none", |entry| entry.value().type_name()),
-    );
+    reply.simple(ctx.peek(key, true).map_or("none", |entry| entry.value().type_name()));
     Ok(())
 }
 
@@ -261,10 +258,7 @@ fn slice(ctx: &mut Ctx<'_>, args: &Args<'_>, state: &mut SliceState, one: OneKey
             break;
         }
     }
-    let done = state.elements[from..]
-        .iter()
-        .take_while(|&&mark| mark != 0)
-        .count();
+    let done = state.elements[from..].iter().take_while(|&&mark| mark != 0).count();
     state.cursor += done as u64;
     match args.get(from + done) {
         Some(word) => {
@@ -290,20 +284,11 @@ mod tests {
         let mut bare = Bare::new(2, 1);
         let mut client = bare.client();
         bare.call(&mut client, &[b"MSET", b"a", b"1", b"b", b"2"]);
-        assert_eq!(
-            bare.call(&mut client, &[b"EXISTS", b"a", b"a", b"b", b"x"]),
-            b":3\r\n"
-        );
-        assert_eq!(
-            bare.call(&mut client, &[b"TOUCH", b"a", b"b", b"x"]),
-            b":2\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"EXISTS", b"a", b"a", b"b", b"x"]), b":3\r\n");
+        assert_eq!(bare.call(&mut client, &[b"TOUCH", b"a", b"b", b"x"]), b":2\r\n");
         assert_eq!(bare.call(&mut client, &[b"TYPE", b"a"]), b"+string\r\n");
         assert_eq!(bare.call(&mut client, &[b"TYPE", b"x"]), b"+none\r\n");
-        assert_eq!(
-            bare.call(&mut client, &[b"DEL", b"a", b"x", b"a"]),
-            b":1\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"DEL", b"a", b"x", b"a"]), b":1\r\n");
         assert_eq!(bare.call(&mut client, &[b"UNLINK", b"b"]), b":1\r\n");
         assert!(bare.is_empty(DbIndex(0)));
     }
@@ -313,26 +298,13 @@ mod tests {
         let mut bare = Bare::new(2, 1);
         let mut client = bare.client();
         bare.call(&mut client, &[b"MSET", b"a", b"1", b"b", b"2"]);
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
         bare.call(&mut client, &[b"DEL", b"a", b"b", b"x"]);
-        let records: Vec<_> = bare
-            .held
-            .iter_mut()
-            .flatten()
-            .flat_map(|shard| shard.journal.take())
-            .collect();
+        let records: Vec<_> =
+            bare.held.iter_mut().flatten().flat_map(|shard| shard.journal.take()).collect();
         let mut calls: Vec<_> = records.iter().map(|record| record.call.clone()).collect();
         calls.sort_by(|a, b| a.args().at(1).cmp(b.args().at(1)));
-        assert_eq!(
-            calls,
-            [
-                OwnedArgs::of(&[b"DEL", b"a"]),
-                OwnedArgs::of(&[b"DEL", b"b"])
-            ]
-        );
+        assert_eq!(calls, [OwnedArgs::of(&[b"DEL", b"a"]), OwnedArgs::of(&[b"DEL", b"b"])]);
         assert_eq!(records[0].unit, records[1].unit);
     }
 
@@ -354,9 +326,7 @@ mod tests {
         let mut slices = 0;
         loop {
             let shard = dispatch::slice_shard(bare.node, &state);
-            let held = bare.held[shard.index()]
-                .as_deref_mut()
-                .expect("all doors are held");
+            let held = bare.held[shard.index()].as_deref_mut().expect("all doors are held");
             let mut ctx = dispatch::ctx(
                 bare.node,
                 CoreId(0),

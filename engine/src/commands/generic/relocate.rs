@@ -32,9 +32,7 @@ pub(super) const COPY: CommandSpec = CommandSpec {
     args: &[
         Arg::key("source", 0),
         Arg::key("destination", 1),
-        Arg::new("destination-db", ArgKind::Integer)
-            .with_token("DB")
-            .optional(),
+        Arg::new("destination-db", ArgKind::Integer).with_token("DB").optional(),
         Arg::token("replace", "REPLACE").optional(),
     ],
     propagate: Propagate::Rewritten,
@@ -51,13 +49,7 @@ pub(super) const MOVE: CommandSpec = CommandSpec {
     arity: Arity::Exact(3),
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
-    keys: &[KeySpec::range(
-        Access::ReadWrite,
-        Purpose::AccessUpdate,
-        1,
-        0,
-        1,
-    )],
+    keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
     args: &[Arg::key("key", 0), Arg::new("db", ArgKind::Integer)],
     propagate: Propagate::Rewritten,
     handler: Handler::Data(move_key),
@@ -148,9 +140,7 @@ fn copy(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandRes
     if db == ctx.db && from.bytes == to.bytes {
         return Err(CommandError::SAME_OBJECT);
     }
-    let copied = ctx
-        .read(from)
-        .map(|entry| entry.copy(to.bytes, entry.expires_at()));
+    let copied = ctx.read(from).map(|entry| entry.copy(to.bytes, entry.expires_at()));
     let done = match copied {
         Some(entry) if replace || ctx.peek_in(db, to).is_none() => {
             ctx.put_in(db, to, entry);
@@ -232,14 +222,8 @@ mod tests {
         let mut bare = Bare::new(2, 1);
         let mut client = bare.client();
         bare.call(&mut client, &[b"SET", b"a", b"1", b"PX", b"100"]);
-        assert_eq!(
-            bare.call(&mut client, &[b"COPY", b"a", b"a", b"DB", b"3"]),
-            b":1\r\n"
-        );
-        assert_eq!(
-            bare.call(&mut client, &[b"COPY", b"a", b"a", b"DB", b"3"]),
-            b":0\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"COPY", b"a", b"a", b"DB", b"3"]), b":1\r\n");
+        assert_eq!(bare.call(&mut client, &[b"COPY", b"a", b"a", b"DB", b"3"]), b":0\r\n");
         let call: [&[u8]; 6] = [b"COPY", b"a", b"a", b"db", b"3", b"replace"];
         assert_eq!(bare.call(&mut client, &call), b":1\r\n");
         client.db = DbIndex(3);
@@ -257,24 +241,15 @@ mod tests {
         assert_eq!(bare.call(&mut client, &[b"MOVE", b"a", b"2"]), b":0\r\n");
         assert_eq!((bare.len(DbIndex(0)), bare.len(DbIndex(2))), (1, 1));
         let same = bare.call(&mut client, &[b"MOVE", b"a", b"0"]);
-        assert_eq!(
-            same,
-            b"-ERR source and destination objects are the same\r\n"
-        );
+        assert_eq!(same, b"-ERR source and destination objects are the same\r\n");
     }
 
     #[test]
     fn rename_and_move_are_journalled_key_by_key() {
         let mut bare = Bare::new(1, 1);
         let mut client = bare.client();
-        bare.call(
-            &mut client,
-            &[b"SET", b"a", b"1", b"PXAT", b"1700000000100"],
-        );
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
+        bare.call(&mut client, &[b"SET", b"a", b"1", b"PXAT", b"1700000000100"]);
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
         bare.call(&mut client, &[b"RENAME", b"a", b"b"]);
         bare.call(&mut client, &[b"MOVE", b"b", b"1"]);
         let shard = bare.held[0].as_mut().expect("all doors are held");

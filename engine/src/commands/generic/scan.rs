@@ -64,16 +64,9 @@ pub(super) const SCAN: CommandSpec = CommandSpec {
     tips: &["nondeterministic_output", "request_policy:special"],
     args: &[
         Arg::new("cursor", ArgKind::Integer),
-        Arg::new("pattern", ArgKind::Pattern)
-            .with_token("MATCH")
-            .optional(),
-        Arg::new("count", ArgKind::Integer)
-            .with_token("COUNT")
-            .optional(),
-        Arg::new("type", ArgKind::String)
-            .with_token("TYPE")
-            .optional()
-            .since("6.0.0"),
+        Arg::new("pattern", ArgKind::Pattern).with_token("MATCH").optional(),
+        Arg::new("count", ArgKind::Integer).with_token("COUNT").optional(),
+        Arg::new("type", ArgKind::String).with_token("TYPE").optional().since("6.0.0"),
     ],
     history: &[("6.0.0", "Takes `TYPE`.")],
     route: Route::AllSlots,
@@ -93,15 +86,11 @@ struct Filter<'a> {
 
 impl<'a> Filter<'a> {
     fn new(pattern: &'a [u8]) -> Self {
-        Self {
-            pattern: (pattern != b"*").then_some(pattern),
-            type_name: None,
-        }
+        Self { pattern: (pattern != b"*").then_some(pattern), type_name: None }
     }
 
     fn wants(&self, entry: EntryRef<'_>) -> bool {
-        self.pattern
-            .is_none_or(|p| glob::matches(p, entry.key(), Case::Sensitive))
+        self.pattern.is_none_or(|p| glob::matches(p, entry.key(), Case::Sensitive))
             && self
                 .type_name
                 .is_none_or(|t| t.eq_ignore_ascii_case(entry.value().type_name().as_bytes()))
@@ -135,11 +124,7 @@ fn walk(
         let Some(shard) = shard_if_held(ctx, slot) else {
             return (seen, Stretch::Elsewhere);
         };
-        let table = shard
-            .keys
-            .db(db)
-            .map(|dbase| dbase.table(slot))
-            .filter(|t| !t.is_empty());
+        let table = shard.keys.db(db).map(|dbase| dbase.table(slot)).filter(|t| !t.is_empty());
         let next = table.and_then(|table| {
             if seen >= count {
                 // Empty slots that follow are skipped; this one is for the next stretch.
@@ -187,11 +172,7 @@ fn keys(
 ) -> Result<SliceStep, CommandError> {
     let filter = Filter::new(args.at(1));
     let (_, stretch) = walk(ctx, state, &filter, ENTRIES_PER_SLICE, &mut Vec::new());
-    Ok(if stretch == Stretch::End {
-        SliceStep::DoneArray
-    } else {
-        SliceStep::More
-    })
+    Ok(if stretch == Stretch::End { SliceStep::DoneArray } else { SliceStep::More })
 }
 
 /// A parsed SCAN.
@@ -248,13 +229,7 @@ fn scan(
     }
     let left = call.count - (state.total - 1).min(call.count);
     let mut dead = Vec::new();
-    let (seen, stretch) = walk(
-        ctx,
-        state,
-        &call.filter,
-        left.min(ENTRIES_PER_SLICE),
-        &mut dead,
-    );
+    let (seen, stretch) = walk(ctx, state, &call.filter, left.min(ENTRIES_PER_SLICE), &mut dead);
     state.total += seen;
     delete_expired(ctx, ctx.db, &dead);
     let is_done = stretch == Stretch::End || state.total > call.count;
@@ -274,10 +249,7 @@ fn finish_scan(state: &mut SliceState) {
     };
     let keys = std::mem::take(&mut state.elements);
     state.elements.reserve(keys.len() + 64);
-    push_bulk(
-        &mut state.elements,
-        itoa::Buffer::new().format(cursor).as_bytes(),
-    );
+    push_bulk(&mut state.elements, itoa::Buffer::new().format(cursor).as_bytes());
     push_header(&mut state.elements, b'*', state.element_count);
     state.elements.extend_from_slice(&keys);
     state.element_count = 2;
@@ -387,12 +359,7 @@ mod tests {
         let mut bulks = Vec::new();
         while let Some(line) = lines.next() {
             if line.starts_with('$') {
-                bulks.push(
-                    lines
-                        .next()
-                        .expect("a length is followed by its bytes")
-                        .to_owned(),
-                );
+                bulks.push(lines.next().expect("a length is followed by its bytes").to_owned());
             }
         }
         bulks
@@ -420,11 +387,7 @@ mod tests {
             assert_eq!(keys.len(), 3000);
             assert_eq!(keys.into_iter().collect::<HashSet<_>>().len(), 3000);
         }
-        let some = scan_all(
-            &mut bare,
-            &mut client,
-            &[b"match", b"key:1?", b"type", b"STRING"],
-        );
+        let some = scan_all(&mut bare, &mut client, &[b"match", b"key:1?", b"type", b"STRING"]);
         assert_eq!(some.len(), 10);
         assert!(scan_all(&mut bare, &mut client, &[b"TYPE", b"hash"]).is_empty());
     }
@@ -438,14 +401,8 @@ mod tests {
             cursor.clone_from(&reply[0]);
             seen.extend(reply[1..].iter().cloned());
             for _ in 0..50 {
-                bare.call(
-                    &mut client,
-                    &[b"SET", format!("churn:{churn}").as_bytes(), b"v"],
-                );
-                bare.call(
-                    &mut client,
-                    &[b"DEL", format!("churn:{}", churn / 2).as_bytes()],
-                );
+                bare.call(&mut client, &[b"SET", format!("churn:{churn}").as_bytes(), b"v"]);
+                bare.call(&mut client, &[b"DEL", format!("churn:{}", churn / 2).as_bytes()]);
                 churn += 1;
             }
             if cursor == "0" {
@@ -460,10 +417,7 @@ mod tests {
         let (mut bare, mut client) = filled(2, 20);
         let end = b"*2\r\n$1\r\n0\r\n*0\r\n";
         assert_eq!(bare.call(&mut client, &[b"SCAN", b"-1"]), end);
-        assert_eq!(
-            bare.call(&mut client, &[b"SCAN", b"288230376151711744"]),
-            end
-        );
+        assert_eq!(bare.call(&mut client, &[b"SCAN", b"288230376151711744"]), end);
         let last = bare.call(&mut client, &[b"SCAN", b"288230376151711743"]);
         assert!(last.starts_with(b"*2\r\n$1\r\n0\r\n"));
     }
@@ -488,29 +442,17 @@ mod tests {
         let mut slices = 0;
         loop {
             let shard = dispatch::slice_shard(bare.node, &state);
-            let held = bare.held[shard.index()]
-                .as_deref_mut()
-                .expect("all doors are held");
+            let held = bare.held[shard.index()].as_deref_mut().expect("all doors are held");
             let shards = Shards::One(held);
             let (node, clock) = (bare.node, &mut bare.clock);
-            let mut ctx = dispatch::ctx(
-                node,
-                CoreId(0),
-                shards,
-                clock,
-                bare.now,
-                DbIndex(0),
-                command,
-            );
+            let mut ctx =
+                dispatch::ctx(node, CoreId(0), shards, clock, bare.now, DbIndex(0), command);
             slices += 1;
             if keys(&mut ctx, &call.args(), &mut state) == Ok(SliceStep::DoneArray) {
                 break;
             }
         }
-        assert_eq!(
-            (state.element_count, bulks(&state.elements).len()),
-            (5000, 5000)
-        );
+        assert_eq!((state.element_count, bulks(&state.elements).len()), (5000, 5000));
         assert!((5..=12).contains(&slices), "{slices} slices");
     }
 

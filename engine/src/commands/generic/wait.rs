@@ -20,10 +20,7 @@ pub(super) const WAIT: CommandSpec = CommandSpec {
     flags: Flags::NOSCRIPT,
     acl: Acl::CONNECTION,
     tips: &["request_policy:all_shards", "response_policy:agg_min"],
-    args: &[
-        Arg::new("numreplicas", ArgKind::Integer),
-        Arg::new("timeout", ArgKind::Integer),
-    ],
+    args: &[Arg::new("numreplicas", ArgKind::Integer), Arg::new("timeout", ArgKind::Integer)],
     route: Route::Session,
     merge: Merge::Min,
     handler: Handler::Session(wait),

@@ -355,7 +355,9 @@ fn debug_digest(
         };
         let owner = ctx.node.owners.of(slot);
         let now = ctx.now;
-        let Some(shard) = ctx.shards.get(owner) else { break };
+        let Some(shard) = ctx.shards.get(owner) else {
+            break;
+        };
         digest_table(shard, slot, now, state, &mut digest, &mut left);
         if left == 0 {
             break;
@@ -483,7 +485,9 @@ fn move_slot(ctx: &mut Ctx<'_>, slot: SlotId, to: ShardId) {
         return;
     }
     for db in (0..DATABASES_MAX as u8).map(DbIndex) {
-        let Some(shard) = ctx.shards.get(from) else { return };
+        let Some(shard) = ctx.shards.get(from) else {
+            return;
+        };
         // Watches stay behind with the shard, so those who watch a key of the slot lose now
         // instead of missing a change later.
         shard.watches.touch_where(db, |key| slot_of(key) == slot);

@@ -17,15 +17,9 @@ use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::units::Ms;
 
-const FLAGS: Flags = Flags::ADMIN
-    .union(Flags::NOSCRIPT)
-    .union(Flags::LOADING)
-    .union(Flags::STALE);
-const TIPS: &[&str] = &[
-    "nondeterministic_output",
-    "request_policy:all_nodes",
-    "response_policy:special",
-];
+const FLAGS: Flags = Flags::ADMIN.union(Flags::NOSCRIPT).union(Flags::LOADING).union(Flags::STALE);
+const TIPS: &[&str] =
+    &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
 
 /// Width of a chart, and of the line above it.
 const GRAPH_COLUMNS: usize = 80;
@@ -159,12 +153,7 @@ fn latest(ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> 
 
 /// LATENCY HISTORY event
 fn history(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let samples = ctx
-        .node
-        .delays
-        .of(args.at(2))
-        .map(|series| series.samples)
-        .unwrap_or_default();
+    let samples = ctx.node.delays.of(args.at(2)).map(|series| series.samples).unwrap_or_default();
     reply.array(samples.len());
     for sample in samples {
         reply.array(2);
@@ -179,10 +168,7 @@ fn reset(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Co
     let delays = &ctx.node.delays;
     let count = match args.len() {
         2 => delays.reset(None),
-        _ => args
-            .iter_from(2)
-            .map(|event| delays.reset(Some(event)))
-            .sum(),
+        _ => args.iter_from(2).map(|event| delays.reset(Some(event))).sum(),
     };
     reply.count(count);
     Ok(())
@@ -196,10 +182,7 @@ fn graph(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Co
     let columns: Vec<Column> = series
         .samples
         .iter()
-        .map(|s| Column {
-            value: s.ms,
-            label: age(now_seconds - s.at_seconds),
-        })
+        .map(|s| Column { value: s.ms, label: age(now_seconds - s.at_seconds) })
         .collect();
     let low = series.samples.iter().map(|s| s.ms).min().unwrap_or(0);
     let high = series.samples.iter().map(|s| s.ms).max().unwrap_or(0);
@@ -248,12 +231,7 @@ fn diagnosis(node: &Node, now: Ms) -> String {
     }
     text.push_str("\nWhat may help:\n\n");
     for series in &all {
-        let _ = writeln!(
-            text,
-            "- {}: {}.",
-            series.event.name(),
-            series.event.advice()
-        );
+        let _ = writeln!(text, "- {}: {}.", series.event.name(), series.event.advice());
     }
     text
 }
@@ -261,12 +239,7 @@ fn diagnosis(node: &Node, now: Ms) -> String {
 fn findings(series: &Series, now: Ms) -> String {
     let count = series.samples.len().max(1) as f64;
     let mean = series.samples.iter().map(|s| s.ms as f64).sum::<f64>() / count;
-    let deviation = series
-        .samples
-        .iter()
-        .map(|s| (s.ms as f64 - mean).abs())
-        .sum::<f64>()
-        / count;
+    let deviation = series.samples.iter().map(|s| (s.ms as f64 - mean).abs()).sum::<f64>() / count;
     let first = series.samples.front().map_or(0, |sample| sample.at_seconds);
     let period = (now.0.div_euclid(1000) - first).max(0) as f64 / count;
     format!(
@@ -322,10 +295,7 @@ fn command_of(name: &[u8]) -> Option<&'static Command> {
 /// How long calls of a command took, by core.
 fn durations<'a>(node: &'a Node, command: &Command) -> Vec<&'a Histogram> {
     let id = usize::from(command.id);
-    node.cores
-        .iter()
-        .filter_map(|core| core.commands[id].durations())
-        .collect()
+    node.cores.iter().filter_map(|core| core.commands[id].durations()).collect()
 }
 
 fn show(command: &Command, histograms: &[&Histogram], reply: &mut Reply<'_>) {
@@ -377,32 +347,18 @@ mod tests {
     fn delays_are_listed_drawn_and_reset() {
         let mut bare = Bare::new(1, 1);
         for (second, ms) in [(-4, 20), (-3, 1050), (-1, 1500), (0, 1010)] {
-            bare.node
-                .delays
-                .note(Event::Command, Ms(bare.now.0 + second * 1000), ms);
+            bare.node.delays.note(Event::Command, Ms(bare.now.0 + second * 1000), ms);
         }
         let latest = "*1\r\n*4\r\n$7\r\ncommand\r\n:1700000000\r\n:1010\r\n:1500\r\n";
         assert_eq!(text(&mut bare, &[b"latency", b"latest"]), latest);
         let history = text(&mut bare, &[b"latency", b"history", b"command"]);
-        assert!(
-            history.starts_with("*4\r\n*2\r\n:1699999996\r\n:20\r\n"),
-            "{history}"
-        );
-        assert_eq!(
-            text(&mut bare, &[b"latency", b"history", b"COMMAND"]),
-            "*0\r\n"
-        );
+        assert!(history.starts_with("*4\r\n*2\r\n:1699999996\r\n:20\r\n"), "{history}");
+        assert_eq!(text(&mut bare, &[b"latency", b"history", b"COMMAND"]), "*0\r\n");
         let graph = text(&mut bare, &[b"latency", b"graph", b"command"]);
         let want = "$174\r\ncommand - high 1500 ms, low 20 ms (all time high 1500 ms)\n";
         assert!(graph.starts_with(want), "{graph}");
-        assert!(
-            graph.ends_with("\n  # \n #|#\n |||\n_|||\n    \n4310\nssss\n\r\n"),
-            "{graph}"
-        );
-        assert_eq!(
-            text(&mut bare, &[b"latency", b"reset", b"x", b"COMMAND"]),
-            ":1\r\n"
-        );
+        assert!(graph.ends_with("\n  # \n #|#\n |||\n_|||\n    \n4310\nssss\n\r\n"), "{graph}");
+        assert_eq!(text(&mut bare, &[b"latency", b"reset", b"x", b"COMMAND"]), ":1\r\n");
         let none = "-ERR No samples available for event 'command'\r\n";
         assert_eq!(text(&mut bare, &[b"latency", b"graph", b"command"]), none);
     }
@@ -411,19 +367,13 @@ mod tests {
     fn doctor_says_what_was_seen() {
         let mut bare = Bare::new(1, 1);
         assert!(text(&mut bare, &[b"latency", b"doctor"]).contains("is off"));
-        text(
-            &mut bare,
-            &[b"config", b"set", b"latency-monitor-threshold", b"10"],
-        );
+        text(&mut bare, &[b"config", b"set", b"latency-monitor-threshold", b"10"]);
         assert!(text(&mut bare, &[b"latency", b"doctor"]).contains("All is well"));
         bare.node.note_delay(Event::Turn, 9_999_999, bare.now);
         assert!(bare.node.delays.all().is_empty());
         bare.node.note_delay(Event::Turn, 12_000_000, bare.now);
         let report = text(&mut bare, &[b"latency", b"doctor"]);
-        assert!(
-            report.contains("1. turn: 1 spikes, 12 ms on average"),
-            "{report}"
-        );
+        assert!(report.contains("1. turn: 1 spikes, 12 ms on average"), "{report}");
     }
 
     #[test]
@@ -435,13 +385,7 @@ mod tests {
         }
         let want = "*2\r\n$3\r\nget\r\n*4\r\n$5\r\ncalls\r\n:5\r\n$14\r\nhistogram_usec\r\n\
                     *8\r\n:1\r\n:1\r\n:2\r\n:3\r\n:66\r\n:4\r\n:1073741\r\n:5\r\n";
-        assert_eq!(
-            text(&mut bare, &[b"latency", b"histogram", b"GET", b"nothing"]),
-            want
-        );
-        assert_eq!(
-            text(&mut bare, &[b"latency", b"histogram", b"client"]),
-            "*0\r\n"
-        );
+        assert_eq!(text(&mut bare, &[b"latency", b"histogram", b"GET", b"nothing"]), want);
+        assert_eq!(text(&mut bare, &[b"latency", b"histogram", b"client"]), "*0\r\n");
     }
 }

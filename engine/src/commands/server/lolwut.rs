@@ -20,9 +20,7 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
     complexity: "O(1)",
     arity: Arity::AtLeast(1),
     flags: Flags::READONLY.union(Flags::FAST),
-    args: &[Arg::new("version", ArgKind::Integer)
-        .with_token("VERSION")
-        .optional()],
+    args: &[Arg::new("version", ArgKind::Integer).with_token("VERSION").optional()],
     route: Route::Session,
     handler: Handler::Session(lolwut),
     ..CommandSpec::EMPTY
@@ -57,9 +55,7 @@ fn size(args: &Args<'_>) -> Result<(usize, usize), CommandError> {
     let sizes: Option<Vec<i64>> = args.iter_from(3).map(parse_i64).collect();
     let sizes = sizes.ok_or(CommandError::NOT_INTEGER)?;
     let clamp = |i: usize, default: usize, max: usize| {
-        sizes
-            .get(i)
-            .map_or(default, |&n| n.clamp(1, max as i64) as usize)
+        sizes.get(i).map_or(default, |&n| n.clamp(1, max as i64) as usize)
     };
     Ok((clamp(0, SIZE.0, SIZE_MAX.0), clamp(1, SIZE.1, SIZE_MAX.1)))
 }

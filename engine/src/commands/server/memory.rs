@@ -331,7 +331,9 @@ fn memory_purge(
     // Setting an arena's decay time, even to what it is, decays all of its unused pages at once.
     let arena_count = arenas::narenas::read().unwrap_or(0) as usize;
     for name in [&b"arena.0.dirty_decay_ms\0"[..], b"arena.0.muzzy_decay_ms\0"] {
-        let Ok(mut mib) = name.name().mib::<[usize; 3]>() else { continue };
+        let Ok(mut mib) = name.name().mib::<[usize; 3]>() else {
+            continue;
+        };
         for arena in 0..arena_count {
             mib[1] = arena;
             // An arena that was never used refuses; it has nothing to give back.

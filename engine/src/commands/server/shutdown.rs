@@ -23,11 +23,8 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
         .union(Flags::NO_MULTI)
         .union(Flags::ALLOW_BUSY),
     args: &[
-        Arg::one_of(
-            "nosave_save",
-            &[Arg::token("nosave", "NOSAVE"), Arg::token("save", "SAVE")],
-        )
-        .optional(),
+        Arg::one_of("nosave_save", &[Arg::token("nosave", "NOSAVE"), Arg::token("save", "SAVE")])
+            .optional(),
         Arg::token("now", "NOW").optional().since("7.0.0"),
         Arg::token("force", "FORCE").optional().since("7.0.0"),
         Arg::token("abort", "ABORT").optional().since("7.0.0"),
@@ -61,13 +58,7 @@ fn options(args: &Args<'_>) -> Result<Options, CommandError> {
         };
         *option = true;
     }
-    let Options {
-        save,
-        no_save,
-        force,
-        now,
-        abort,
-    } = options;
+    let Options { save, no_save, force, now, abort } = options;
     if (save && no_save) || (abort && (save || no_save || force || now)) {
         return Err(CommandError::SYNTAX);
     }
@@ -125,9 +116,6 @@ mod tests {
         let mut client = bare.client();
         let refused = b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n";
         assert_eq!(bare.call(&mut client, &[b"shutdown", b"save"]), refused);
-        assert_eq!(
-            bare.call(&mut client, &[b"shutdown", b"save", b"force"]),
-            b"+OK\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"shutdown", b"save", b"force"]), b"+OK\r\n");
     }
 }

@@ -98,10 +98,7 @@ fn get(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Comm
         },
         _ => return Err(CommandError::subcommand_syntax(args.at(1), "SLOWLOG")),
     };
-    let calls = ctx
-        .node
-        .slowlog
-        .latest(count, ctx.node.config.slowlog_max_len());
+    let calls = ctx.node.slowlog.latest(count, ctx.node.config.slowlog_max_len());
     reply.array(calls.len());
     calls.iter().for_each(|call| show(call, reply));
     Ok(())
@@ -151,21 +148,16 @@ mod tests {
         client.name = (*b"joe").into();
         let get = table().get(b"get").expect("GET exists");
         let call = OwnedArgs::of(&[b"GET", b"k"]);
-        bare.node
-            .note_slow(get, &call.args(), 12_000_000, bare.now, &client);
+        bare.node.note_slow(get, &call.args(), 12_000_000, bare.now, &client);
         // Below the threshold of 10 ms: not kept.
-        bare.node
-            .note_slow(get, &call.args(), 9_999_999, bare.now, &client);
+        bare.node.note_slow(get, &call.args(), 9_999_999, bare.now, &client);
         let shown = bare.call(&mut client, &[b"SLOWLOG", b"GET"]);
         let want = "*1\r\n*6\r\n:0\r\n:1700000000\r\n:12000\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\
                     $9\r\n1.2.3.4:5\r\n$3\r\njoe\r\n";
         assert_eq!(String::from_utf8_lossy(&shown), want);
         assert_eq!(bare.call(&mut client, &[b"SLOWLOG", b"LEN"]), b":1\r\n");
         assert_eq!(bare.call(&mut client, &[b"SLOWLOG", b"RESET"]), b"+OK\r\n");
-        assert_eq!(
-            bare.call(&mut client, &[b"SLOWLOG", b"GET", b"-1"]),
-            b"*0\r\n"
-        );
+        assert_eq!(bare.call(&mut client, &[b"SLOWLOG", b"GET", b"-1"]), b"*0\r\n");
     }
 
     #[test]

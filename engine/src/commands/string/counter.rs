@@ -21,10 +21,7 @@ pub(super) fn incrby(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
 }
 
 pub(super) fn decrby(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let by = args
-        .int(2)?
-        .checked_neg()
-        .ok_or(CommandError::DECREMENT_OVERFLOW)?;
+    let by = args.int(2)?.checked_neg().ok_or(CommandError::DECREMENT_OVERFLOW)?;
     add(ctx, args, reply, by)
 }
 
@@ -55,10 +52,7 @@ pub(super) fn incrbyfloat(
     let (Some(old), Some(by)) = (old, LongDouble::parse(args.at(2))) else {
         return Err(CommandError::NOT_FLOAT);
     };
-    let new = old
-        .checked_add(by)
-        .ok_or(CommandError::NAN_OR_INFINITY)?
-        .to_text();
+    let new = old.checked_add(by).ok_or(CommandError::NAN_OR_INFINITY)?.to_text();
     ctx.set_string(key, new.as_bytes(), Encode::NoInt, Expiry::Keep);
     ctx.modified(key, Event::String("incrbyfloat"));
     // The value, not the sum: whoever replays it may compute in another type.
@@ -79,10 +73,7 @@ mod tests {
         run(&mut bare, "SET k 9223372036854775807");
         assert_eq!(run(&mut bare, "INCR k"), overflow);
         assert_eq!(run(&mut bare, "DECRBY k 9223372036854775807"), ":0\\r\\n");
-        assert_eq!(
-            run(&mut bare, "INCRBY k -9223372036854775808"),
-            ":-9223372036854775808\\r\\n"
-        );
+        assert_eq!(run(&mut bare, "INCRBY k -9223372036854775808"), ":-9223372036854775808\\r\\n");
         assert_eq!(run(&mut bare, "DECR k"), overflow);
         let by_minimum = run(&mut bare, "DECRBY k -9223372036854775808");
         assert_eq!(by_minimum, "-ERR decrement would overflow\\r\\n");
@@ -94,10 +85,7 @@ mod tests {
         for text in ["abc", "1.5", "\" 1\"", "\"\"", "+1", "01"] {
             run(&mut bare, &format!("SET k {text}"));
             let reply = run(&mut bare, "INCR k");
-            assert_eq!(
-                reply, "-ERR value is not an integer or out of range\\r\\n",
-                "{text}"
-            );
+            assert_eq!(reply, "-ERR value is not an integer or out of range\\r\\n", "{text}");
         }
     }
 
@@ -118,9 +106,6 @@ mod tests {
         run(&mut bare, "SET k inf");
         assert_eq!(run(&mut bare, "INCRBYFLOAT k -inf"), refused);
         assert_eq!(run(&mut bare, "INCRBYFLOAT k 1"), refused);
-        assert_eq!(
-            run(&mut bare, "INCRBYFLOAT k x"),
-            "-ERR value is not a valid float\\r\\n"
-        );
+        assert_eq!(run(&mut bare, "INCRBYFLOAT k x"), "-ERR value is not a valid float\\r\\n");
     }
 }

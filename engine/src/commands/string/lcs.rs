@@ -124,22 +124,14 @@ impl<'a> Grid<'a> {
                 rows.extend_from_slice(&row);
             }
         }
-        Self {
-            a,
-            b,
-            width,
-            rows: if keep_rows { rows } else { row },
-        }
+        Self { a, b, width, rows: if keep_rows { rows } else { row } }
     }
 
     /// Length of the longest common subsequence.
     fn len(&self) -> usize {
         let last = self.rows.len().saturating_sub(self.width);
         // Bits past the end of `b` match nothing and stay set.
-        self.rows[last..]
-            .iter()
-            .map(|word| word.count_zeros() as usize)
-            .sum()
+        self.rows[last..].iter().map(|word| word.count_zeros() as usize).sum()
     }
 
     /// Whether the length grows from the first `j` bytes of `b` to one more, seen from the first
@@ -159,11 +151,7 @@ impl<'a> Grid<'a> {
                 common[left] = self.a[i];
                 match runs.last_mut() {
                     Some(run) if run.a == i + 1 && run.b == j + 1 => {
-                        *run = Run {
-                            a: i,
-                            b: j,
-                            len: run.len + 1,
-                        };
+                        *run = Run { a: i, b: j, len: run.len + 1 };
                     }
                     _ => runs.push(Run { a: i, b: j, len: 1 }),
                 }
@@ -213,11 +201,7 @@ impl Matches {
                 rows[row * width + j / 64] |= 1 << (j % 64);
             }
         }
-        Self {
-            row_of,
-            rows,
-            width,
-        }
+        Self { row_of, rows, width }
     }
 
     fn of(&self, byte: u8) -> Option<&[u64]> {
@@ -281,11 +265,7 @@ mod tests {
                 common.push(a[i]);
                 match runs.last_mut() {
                     Some(run) if (run.a, run.b) == (i + 1, j + 1) => {
-                        *run = Run {
-                            a: i,
-                            b: j,
-                            len: run.len + 1,
-                        };
+                        *run = Run { a: i, b: j, len: run.len + 1 };
                     }
                     _ => runs.push(Run { a: i, b: j, len: 1 }),
                 }

@@ -39,13 +39,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(2),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0)],
         propagate: Propagate::Verbatim,
         handler: Handler::Data(counter::decr),
@@ -60,13 +54,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(3),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("decrement", ArgKind::Integer)],
         propagate: Propagate::Verbatim,
         handler: Handler::Data(counter::decrby),
@@ -95,13 +83,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(2),
         flags: Flags::WRITE.union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessDelete,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessDelete, 1, 0, 1)],
         args: &[Arg::key("key", 0)],
         propagate: Propagate::Rewritten,
         handler: Handler::Data(set::getdel),
@@ -165,13 +147,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(3),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("value", ArgKind::String)],
         deprecated: Some(("6.2.0", "`SET` with `GET`")),
         propagate: Propagate::Verbatim,
@@ -187,13 +163,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(2),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0)],
         propagate: Propagate::Verbatim,
         handler: Handler::Data(counter::incr),
@@ -208,13 +178,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(3),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("increment", ArgKind::Integer)],
         propagate: Propagate::Verbatim,
         handler: Handler::Data(counter::incrby),
@@ -229,13 +193,7 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::Exact(3),
         flags: Flags::WRITE.union(Flags::DENYOOM).union(Flags::FAST),
         acl: Acl::STRING,
-        keys: &[KeySpec::range(
-            Access::ReadWrite,
-            Purpose::AccessUpdate,
-            1,
-            0,
-            1,
-        )],
+        keys: &[KeySpec::range(Access::ReadWrite, Purpose::AccessUpdate, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("increment", ArgKind::Double)],
         propagate: Propagate::Rewritten,
         handler: Handler::Data(counter::incrbyfloat),
@@ -256,9 +214,7 @@ pub const SPECS: &[CommandSpec] = &[
             Arg::key("key2", 0),
             Arg::token("len", "LEN").optional(),
             Arg::token("idx", "IDX").optional(),
-            Arg::new("len", ArgKind::Integer)
-                .with_token("MINMATCHLEN")
-                .optional(),
+            Arg::new("len", ArgKind::Integer).with_token("MINMATCHLEN").optional(),
             Arg::token("withmatchlen", "WITHMATCHLEN").optional(),
         ],
         handler: Handler::Data(lcs::lcs),
@@ -290,16 +246,10 @@ pub const SPECS: &[CommandSpec] = &[
         arity: Arity::AtLeast(3),
         flags: Flags::WRITE.union(Flags::DENYOOM),
         acl: Acl::STRING,
-        tips: &[
-            "request_policy:multi_shard",
-            "response_policy:all_succeeded",
-        ],
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         keys: &[KeySpec::range(Access::Overwrite, Purpose::Update, 1, -1, 2)],
-        args: &[Arg::block(
-            "key_value",
-            &[Arg::key("key", 0), Arg::new("value", ArgKind::String)],
-        )
-        .multiple()],
+        args: &[Arg::block("key_value", &[Arg::key("key", 0), Arg::new("value", ArgKind::String)])
+            .multiple()],
         route: Route::SplitKeys,
         merge: Merge::AllOk,
         propagate: Propagate::Rewritten,
@@ -317,11 +267,8 @@ pub const SPECS: &[CommandSpec] = &[
         acl: Acl::STRING,
         tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         keys: &[KeySpec::range(Access::Overwrite, Purpose::Insert, 1, -1, 2)],
-        args: &[Arg::block(
-            "key_value",
-            &[Arg::key("key", 0), Arg::new("value", ArgKind::String)],
-        )
-        .multiple()],
+        args: &[Arg::block("key_value", &[Arg::key("key", 0), Arg::new("value", ArgKind::String)])
+            .multiple()],
         propagate: Propagate::Rewritten,
         handler: Handler::Data(multi::msetnx),
         ..CommandSpec::EMPTY
@@ -362,22 +309,15 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[
             Arg::key("key", 0),
             Arg::new("value", ArgKind::String),
-            Arg::one_of(
-                "condition",
-                &[Arg::token("nx", "NX"), Arg::token("xx", "XX")],
-            )
-            .optional()
-            .since("2.6.12"),
+            Arg::one_of("condition", &[Arg::token("nx", "NX"), Arg::token("xx", "XX")])
+                .optional()
+                .since("2.6.12"),
             Arg::token("get", "GET").optional().since("6.2.0"),
             Arg::one_of(
                 "expiration",
                 &[
-                    Arg::new("seconds", ArgKind::Integer)
-                        .with_token("EX")
-                        .since("2.6.12"),
-                    Arg::new("milliseconds", ArgKind::Integer)
-                        .with_token("PX")
-                        .since("2.6.12"),
+                    Arg::new("seconds", ArgKind::Integer).with_token("EX").since("2.6.12"),
+                    Arg::new("milliseconds", ArgKind::Integer).with_token("PX").since("2.6.12"),
                     Arg::new("unix-time-seconds", ArgKind::UnixTime)
                         .with_token("EXAT")
                         .since("6.2.0"),
@@ -525,18 +465,12 @@ pub(super) mod tests {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let mut client = bare.client();
         // The escape of `'` would only be noise in expected texts.
-        bare.call(&mut client, &words)
-            .escape_ascii()
-            .to_string()
-            .replace("\\'", "'")
+        bare.call(&mut client, &words).escape_ascii().to_string().replace("\\'", "'")
     }
 
     /// The calls that a call leaves in the journal.
     pub(in crate::commands) fn effects(bare: &mut Bare, line: &str) -> Vec<String> {
-        bare.held
-            .iter_mut()
-            .flatten()
-            .for_each(|shard| shard.journal.attach());
+        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
         run(bare, line);
         let records = bare.held.iter_mut().flatten().flat_map(|shard| {
             let records = shard.journal.take();

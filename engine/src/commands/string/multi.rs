@@ -68,10 +68,7 @@ mod tests {
         journal.sort();
         assert_eq!(journal, ["SET a 1", "SET a 4", "SET b 2", "SET c 3"]);
         let values = run(&mut bare, "MGET a b c d");
-        assert_eq!(
-            values,
-            "*4\\r\\n$1\\r\\n4\\r\\n$1\\r\\n2\\r\\n$1\\r\\n3\\r\\n$-1\\r\\n"
-        );
+        assert_eq!(values, "*4\\r\\n$1\\r\\n4\\r\\n$1\\r\\n2\\r\\n$1\\r\\n3\\r\\n$-1\\r\\n");
     }
 
     #[test]

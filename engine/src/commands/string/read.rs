@@ -39,11 +39,7 @@ fn part(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     }
     let (start, end) = clamp_range(start, end, bytes.len());
     // An empty string leaves `end` at -1.
-    if start > end {
-        &[]
-    } else {
-        &bytes[start as usize..=end as usize]
-    }
+    if start > end { &[] } else { &bytes[start as usize..=end as usize] }
 }
 
 /// Whether both ends count from the end and the last comes before the first. Where Redis asks this
@@ -129,11 +125,7 @@ mod tests {
         run(&mut bare, "SET k hello");
         for (range, part) in cases {
             let want = format!("${}\\r\\n{part}\\r\\n", part.len());
-            assert_eq!(
-                run(&mut bare, &format!("GETRANGE k {range}")),
-                want,
-                "{range}"
-            );
+            assert_eq!(run(&mut bare, &format!("GETRANGE k {range}")), want, "{range}");
         }
     }
 

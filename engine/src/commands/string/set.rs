@@ -30,34 +30,15 @@ struct TimeUnit {
 }
 
 impl TimeUnit {
-    const EX: Self = Self {
-        seconds: true,
-        relative: true,
-    };
-    const PX: Self = Self {
-        seconds: false,
-        relative: true,
-    };
-    const EXAT: Self = Self {
-        seconds: true,
-        relative: false,
-    };
-    const PXAT: Self = Self {
-        seconds: false,
-        relative: false,
-    };
+    const EX: Self = Self { seconds: true, relative: true };
+    const PX: Self = Self { seconds: false, relative: true };
+    const EXAT: Self = Self { seconds: true, relative: false };
+    const PXAT: Self = Self { seconds: false, relative: false };
 
     fn of_option(word: &[u8]) -> Option<Self> {
-        let units = [
-            ("EX", Self::EX),
-            ("PX", Self::PX),
-            ("EXAT", Self::EXAT),
-            ("PXAT", Self::PXAT),
-        ];
-        units
-            .into_iter()
-            .find(|(token, _)| is_token(word, token))
-            .map(|(_, unit)| unit)
+        let units =
+            [("EX", Self::EX), ("PX", Self::PX), ("EXAT", Self::EXAT), ("PXAT", Self::PXAT)];
+        units.into_iter().find(|(token, _)| is_token(word, token)).map(|(_, unit)| unit)
     }
 }
 
@@ -83,11 +64,8 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    const NONE: Self = Self {
-        condition: Condition::Always,
-        get: false,
-        deadline: Deadline::Default,
-    };
+    const NONE: Self =
+        Self { condition: Condition::Always, get: false, deadline: Deadline::Default };
 
     /// The options of SET: from word 3 on, in any order.
     fn of_set(args: &Args<'a>) -> Result<Self, CommandError> {
@@ -135,22 +113,14 @@ impl<'a> Options<'a> {
             (old, new) => old == new,
         };
         self.deadline = new;
-        if fits {
-            Ok(())
-        } else {
-            Err(CommandError::SYNTAX)
-        }
+        if fits { Ok(()) } else { Err(CommandError::SYNTAX) }
     }
 }
 
 /// The moment that `word` means; an error if it is no integer, not positive or beyond 64 bits.
 fn moment(ctx: &Ctx<'_>, unit: TimeUnit, word: &[u8]) -> Result<Ms, CommandError> {
     let n = parse_i64(word).ok_or(CommandError::NOT_INTEGER)?;
-    let ms = if unit.seconds {
-        n.checked_mul(1000)
-    } else {
-        Some(n)
-    };
+    let ms = if unit.seconds { n.checked_mul(1000) } else { Some(n) };
     let base = if unit.relative { ctx.now.0 } else { 0 };
     ms.filter(|&ms| ms > 0)
         .and_then(|ms| ms.checked_add(base))
@@ -292,20 +262,14 @@ pub(super) fn getex(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -
         Deadline::Persist => persist(ctx, key),
         Deadline::At(unit, word) => {
             let at = moment(ctx, unit, word)?;
-            if at <= ctx.now {
-                delete(ctx, key)
-            } else {
-                expire(ctx, key, at)
-            }
+            if at <= ctx.now { delete(ctx, key) } else { expire(ctx, key, at) }
         }
     }
     Ok(())
 }
 
 fn persist(ctx: &mut Ctx<'_>, key: KeyRef<'_>) {
-    let has_deadline = ctx
-        .peek(key, false)
-        .is_some_and(|entry| entry.expires_at().is_some());
+    let has_deadline = ctx.peek(key, false).is_some_and(|entry| entry.expires_at().is_some());
     if has_deadline {
         ctx.set_deadline(key, None);
         ctx.modified(key, Event::Generic("persist"));
@@ -343,11 +307,7 @@ mod tests {
             "SET k v KEEPTTL".to_owned(),
         ];
         for call in calls {
-            assert_eq!(
-                effects(&mut bare, &call),
-                [format!("SET k v PXAT {later}")],
-                "{call}"
-            );
+            assert_eq!(effects(&mut bare, &call), [format!("SET k v PXAT {later}")], "{call}");
         }
         assert_eq!(effects(&mut bare, "SET k v"), ["SET k v"]);
         assert_eq!(effects(&mut bare, "SET k w KEEPTTL"), ["SET k w"]);
@@ -401,15 +361,9 @@ mod tests {
             let reply = run(&mut bare, &format!("SET k v {options}"));
             assert_eq!(reply, "-ERR syntax error\\r\\n", "{options}");
         }
-        for (i, options) in ["NX NX", "KEEPTTL KEEPTTL", "EX 1 EX 2", "nx ex 1"]
-            .iter()
-            .enumerate()
+        for (i, options) in ["NX NX", "KEEPTTL KEEPTTL", "EX 1 EX 2", "nx ex 1"].iter().enumerate()
         {
-            assert_eq!(
-                run(&mut bare, &format!("SET k{i} v {options}")),
-                "+OK\\r\\n",
-                "{options}"
-            );
+            assert_eq!(run(&mut bare, &format!("SET k{i} v {options}")), "+OK\\r\\n", "{options}");
         }
     }
 
@@ -435,10 +389,7 @@ mod tests {
         }
         let reply = run(&mut bare, "SET k v EX 1.5");
         assert_eq!(reply, "-ERR value is not an integer or out of range\\r\\n");
-        assert_eq!(
-            run(&mut bare, "SET k v PXAT 9223372036854775807"),
-            "+OK\\r\\n"
-        );
+        assert_eq!(run(&mut bare, "SET k v PXAT 9223372036854775807"), "+OK\\r\\n");
     }
 
     #[test]
@@ -448,10 +399,7 @@ mod tests {
         assert_eq!(effects(&mut bare, "GETEX k"), Vec::<String>::new());
         assert_eq!(effects(&mut bare, "GETEX k PERSIST"), Vec::<String>::new());
         let at = NOW_MS + 2000;
-        assert_eq!(
-            effects(&mut bare, "GETEX k EX 2"),
-            [format!("PEXPIREAT k {at}")]
-        );
+        assert_eq!(effects(&mut bare, "GETEX k EX 2"), [format!("PEXPIREAT k {at}")]);
         assert_eq!(effects(&mut bare, "GETEX k PERSIST"), ["PERSIST k"]);
         assert_eq!(run(&mut bare, "GETEX k EXAT 1"), "$1\\r\\nv\\r\\n");
         assert_eq!(run(&mut bare, "GET k"), "$-1\\r\\n");
