@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn secrets_are_found_in_both_forms() {
-        let words = b"x\0--requirepass\0abc\0--port\01\0--requirepass=de\0--requirepassx\0y\0";
+        let words = b"x\0--requirepass\0abc\0--port\x001\0--requirepass=de\0--requirepassx\0y\0";
         let found: Vec<&[u8]> =
             secret_ranges(words).into_iter().map(|(at, len)| &words[at..at + len]).collect();
         assert_eq!(found, [&b"abc"[..], b"de"]);

@@ -80,6 +80,9 @@ impl Sliced {
 impl Core {
     /// Takes every door of a set, in ascending order; `false` if one must be waited for.
     fn acquire(&mut self, set: ShardSet) -> bool {
+        if self.waiting.is_some_and(|shard| !set.contains(shard)) {
+            self.stop_waiting();
+        }
         for shard in set.iter() {
             let index = shard.index();
             if self.held[index].is_some() {
@@ -96,6 +99,17 @@ impl Core {
         }
         self.waiting = None;
         true
+    }
+
+    /// Leaves the waiting set of the door that the front call waited for: a door handed to a core
+    /// that has forgotten why would be stuck for good.
+    fn stop_waiting(&mut self) {
+        let Some(shard) = self.waiting.take() else { return };
+        if self.held[shard.index()].is_none()
+            && let Some(held) = self.peers.shards[shard.index()].stop_waiting(self.id)
+        {
+            self.release(held);
+        }
     }
 
     /// Runs exclusive calls in order, as far as their doors can be had.
@@ -125,7 +139,7 @@ impl Core {
             }
         }
         if self.exclusive.is_empty() {
-            self.waiting = None;
+            self.stop_waiting();
             self.release_foreign_doors();
         }
     }
@@ -145,12 +159,9 @@ impl Core {
     fn run_mailed_to(&mut self, set: ShardSet) {
         let own = self.own();
         for shard in set.iter().filter(|&shard| shard != own) {
-            let index = shard.index();
-            if self.mailed[index] > 0
-                && let Some(mut held) = self.held[index].take()
-            {
-                self.run_mailed_before(&mut held);
-                self.held[index] = Some(held);
+            if let Some(mut held) = self.held[shard.index()].take() {
+                self.catch_up(&mut held);
+                self.held[shard.index()] = Some(held);
             }
         }
         if set.contains(own) {
@@ -258,8 +269,8 @@ impl Core {
             Some(held) => held,
             None => self.peers.shards[shard.index()].try_take(self.id)?,
         };
-        if shard != self.own() && self.mailed[shard.index()] > 0 {
-            self.run_mailed_before(&mut held);
+        if shard != self.own() {
+            self.catch_up(&mut held);
         }
         let begun = self.clock.ticks();
         let shards = Shards::One(&mut held);

@@ -122,34 +122,51 @@ impl Core {
     /// Runs the requests gathered for a shard: here if its door can be had, else by mail.
     fn run_batch(&mut self, id: ShardId) {
         let index = id.index();
+        let is_own = id == self.own();
         if let Some(mut held) = self.held[index].take() {
-            self.run_here(&mut held);
+            let runs_here = is_own || self.catch_up(&mut held);
+            if runs_here {
+                self.run_here(&mut held);
+            }
             self.held[index] = Some(held);
-            return;
-        }
-        if id != self.own() && self.late_requests[index].is_empty() {
-            let guarded = &self.peers.shards[index];
-            if let Some(mut held) = guarded.try_take(self.id) {
-                // What we mailed before comes first: what nobody has read we run now, and replies
-                // of what the owner has run were posted before it let go of the door.
-                if self.mailed[index] > 0 {
-                    self.run_mailed_before(&mut held);
-                    self.read_letters();
-                }
-                if self.mailed[index] == 0 {
-                    self.stats.door_requests.add(self.round.batches[index].0.len() as u64);
-                    self.run_here(&mut held);
-                    return self.release(held);
-                }
-                self.release(held);
+            if runs_here {
+                return;
+            }
+        } else if !is_own && let Some(mut held) = self.peers.shards[index].try_take(self.id) {
+            let runs_here = self.catch_up(&mut held);
+            if runs_here {
+                self.stats.door_requests.add(self.round.batches[index].0.len() as u64);
+                self.run_here(&mut held);
+            }
+            self.release(held);
+            if runs_here {
+                return;
             }
         }
         let batch = self.copy_batch(index);
-        if id == self.own() {
+        if is_own {
             self.own_pending.push_back(batch);
         } else {
             self.mail_requests(id, batch);
         }
+    }
+
+    /// What this core mailed to a shard that it now holds comes before anything new: runs what nobody
+    /// has read, and takes in the replies of what the owner ran, which it posts before it lets go of
+    /// the door. Whether all replies are here.
+    pub(super) fn catch_up(&mut self, shard: &mut Shard) -> bool {
+        let index = shard.id.index();
+        if self.mailed[index] == 0 {
+            return true;
+        }
+        self.run_mailed_before(shard);
+        while let Some(mut batch) = self.late_requests[index].pop_front() {
+            self.run_mail(&mut batch, shard);
+            self.mailed[index] -= 1;
+            self.deliver_replies(batch);
+        }
+        self.read_letters();
+        self.mailed[index] == 0
     }
 
     /// Runs the requests gathered for a held shard, on the bytes where they were received.
@@ -262,12 +279,18 @@ impl Core {
     }
 
     /// Whether requests for the own shard wait that no doorbell will announce. Asked after the door
-    /// was let go of: looks by taking it for a moment.
+    /// was let go of and the sleep flag was raised.
     pub(super) fn own_mail_arrived(&mut self) -> bool {
-        let guarded = &self.peers.shards[self.id.index()];
-        let Some(held) = guarded.try_take(self.id) else {
-            // Somebody holds it, and rings when it lets go if we wait; who mails now rings as well.
-            return false;
+        let own = self.id.index();
+        if let Some(held) = &self.held[own] {
+            // Kept for an exclusive call.
+            return held.inbox.iter().any(|inbox| !inbox.is_empty());
+        }
+        let guarded = &self.peers.shards[own];
+        let Some(held) = guarded.take_or_wait(self.id) else {
+            // A borrower is in, perhaps with mail before it that was put down while our flag was
+            // still down: now that we wait, it hands the door over and rings.
+            return guarded.door.is_granted_to(self.id);
         };
         let arrived =
             held.inbox.iter().any(|inbox| !inbox.is_empty()) || !self.own_pending.is_empty();
