@@ -320,6 +320,20 @@ fn value_of_64_mb_in_and_out_delays_nobody() {
 }
 
 #[test]
+fn flush_of_a_million_keys_delays_nobody() {
+    let ours = Process::cordis(CORE_COUNT, &[]);
+    let mut client = ours.client();
+    attack(&ours, || {
+        assert_eq!(client.call("DEBUG POPULATE 1000000 key 64"), b"+OK\r\n");
+        assert_eq!(client.call("FLUSHALL"), b"+OK\r\n");
+        // Neighbours live through the time in which the memory is freed.
+        let is_freed =
+            |reply: &[u8]| reply.windows(27).any(|line| line == b"lazyfree_pending_objects:0\r");
+        while !is_freed(&client.call("INFO memory")) {}
+    });
+}
+
+#[test]
 fn output_that_nobody_reads_is_bounded() {
     let _alone = alone();
     let ours = Process::cordis(CORE_COUNT, &[]);

@@ -120,6 +120,7 @@ impl Bare {
                 node,
                 stats: node.core(CoreId(0)),
                 now: self.now,
+                now_us: self.now.0 * 1000,
                 in_exec: false,
                 action: None,
             };

@@ -69,8 +69,10 @@ pub struct SessionCtx<'a> {
     pub node: &'a Node,
     /// Counters of this core.
     pub stats: &'a CoreStats,
-    /// Time.
+    /// Time, that of the turn.
     pub now: Ms,
+    /// Time in microseconds, at the call.
+    pub now_us: i64,
     /// The call runs inside EXEC.
     pub in_exec: bool,
     /// Set by a handler that needs the core to act. Then it writes no reply itself.

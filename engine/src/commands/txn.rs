@@ -250,8 +250,15 @@ fn run_session(
 ) {
     let mark = reply.out().mark();
     let now = ctx.now;
-    let mut session =
-        SessionCtx { client, node: ctx.node, stats: ctx.stats, now, in_exec: true, action: None };
+    let mut session = SessionCtx {
+        client,
+        node: ctx.node,
+        stats: ctx.stats,
+        now,
+        now_us: now.0 * 1000,
+        in_exec: true,
+        action: None,
+    };
     let result = handler(&mut session, args, reply);
     let action = session.action.take();
     let result = result.and_then(|()| match action {

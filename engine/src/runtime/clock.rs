@@ -30,6 +30,13 @@ impl Clock {
         Ms(since.map_or(0, |d| d.as_millis() as i64))
     }
 
+    /// Wall time in microseconds.
+    #[expect(clippy::disallowed_methods, reason = "the only reader of clocks")]
+    pub fn now_us(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |d| d.as_micros() as i64)
+    }
+
     /// A point in time, for [`ns_between`](Self::ns_between).
     #[inline]
     pub fn ticks(&self) -> u64 {

@@ -325,6 +325,7 @@ impl Core {
             node: self.node,
             stats: self.stats,
             now: self.now,
+            now_us: self.clock.now_us(),
             in_exec: false,
             action: None,
         };

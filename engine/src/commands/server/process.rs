@@ -49,11 +49,9 @@ fn role(_ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> C
 
 /// TIME
 fn time(ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let now_ms = ctx.now.0;
     reply.array(2);
-    reply.bulk_int(now_ms.div_euclid(1000));
-    // The turn's clock ticks in milliseconds.
-    reply.bulk_int(now_ms.rem_euclid(1000) * 1000);
+    reply.bulk_int(ctx.now_us.div_euclid(1_000_000));
+    reply.bulk_int(ctx.now_us.rem_euclid(1_000_000));
     Ok(())
 }
 
