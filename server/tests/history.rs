@@ -102,7 +102,7 @@ fn permanent_keys() -> BTreeSet<String> {
 }
 
 /// What a reply must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Want {
     /// These bytes.
     Exactly(Vec<u8>),
@@ -135,6 +135,14 @@ impl Want {
 
     fn number(n: i64) -> Self {
         Self::Exactly(format!(":{n}\r\n").into_bytes())
+    }
+
+    /// As a person reads it.
+    fn shown(&self) -> String {
+        match self {
+            Self::Exactly(bytes) => escaped(bytes),
+            other => format!("{other:?}"),
+        }
     }
 
     /// Whether a reply is that, given the least that twins may be.
@@ -368,7 +376,7 @@ impl Actor {
             };
             let start = escaped(&got[..got.len().min(300)]);
             if !want.judge(&got, self.twins_min) {
-                self.fail(&format!("{shown}\n  got  {start}\n  want {want:?}"));
+                self.fail(&format!("{shown}\n  got  {start}\n  want {}", want.shown()));
             }
             if let Want::Twins(raised) = want {
                 let first = elements(&got).and_then(|all| number_in(all[0]));
@@ -638,8 +646,10 @@ impl Run {
             let got = self.process.client().call(&line);
             assert!(
                 want.judge(&got, 0),
-                "in the end: {line}\n  got  {}\n  want {want:?}",
-                escaped(&got)
+                "SEED={:#x}: in the end: {line}\n  got  {}\n  want {}",
+                self.seed,
+                escaped(&got),
+                want.shown()
             );
         }
         // One key of each slot.

@@ -23,6 +23,8 @@ const LETTER_COUNT: usize = 256;
 pub struct Peers {
     /// The process.
     pub node: &'static Node,
+    /// Processors by core.
+    pub cpus: Box<[usize]>,
     /// Shards by id.
     pub shards: Box<[Guarded<Shard>]>,
     /// Sleep flags by core.
@@ -84,8 +86,9 @@ pub struct Seat {
 }
 
 impl Peers {
-    /// The cores of a process, and the seats to hand to them.
-    pub fn new(node: &'static Node, core_count: usize, seed: u64) -> (Self, Vec<Seat>) {
+    /// The cores of a process, one per processor given, and the seats to hand to them.
+    pub fn new(node: &'static Node, cpus: &[usize], seed: u64) -> (Self, Vec<Seat>) {
+        let core_count = cpus.len();
         let ids = || (0..core_count as u16).map(CoreId);
         let mut seats: Vec<Seat> = ids()
             .map(|id| Seat { id, posts: ids().map(|_| None).collect(), letters: Vec::new() })
@@ -109,6 +112,7 @@ impl Peers {
         });
         let peers = Self {
             node,
+            cpus: cpus.into(),
             shards: shards.collect(),
             sleep: ids().map(|_| SleepFlag::default()).collect(),
             doorbells: ids().map(|_| AtomicI32::new(-1)).collect(),

@@ -90,7 +90,7 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         clock.now(),
         options.run_id,
     )));
-    let (peers, seats) = Peers::new(node, count, options.seed);
+    let (peers, seats) = Peers::new(node, &options.cores, options.seed);
     let peers: &'static Peers = Box::leak(Box::new(peers));
     let mut listeners = Some(options.listeners);
     let mut threads = Vec::with_capacity(count);

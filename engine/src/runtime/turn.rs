@@ -544,8 +544,14 @@ impl Core {
             socket::send_once(&fd, out.bytes());
             return;
         }
+        // Among equals, the core on the processor where the connection's packets come in: a reply
+        // then wakes nobody elsewhere.
+        let incoming = socket::incoming_cpu(&fd);
         let least = (0..self.peers.core_count())
-            .min_by_key(|&core| (self.node.cores[core].sessions.get(), core != self.id.index()))
+            .min_by_key(|&core| {
+                let is_near = incoming == Some(self.peers.cpus[core]);
+                (self.node.cores[core].sessions.get(), !is_near, core != self.id.index())
+            })
             .map_or(self.id, |core| CoreId(core as u16));
         if least == self.id {
             self.open_session(fd, is_unix);

@@ -244,6 +244,24 @@ pub fn configure(fd: &impl AsFd, keepalive_seconds: u32, nodelay: bool) {
     }
 }
 
+/// The processor that handled the connection's last packet; none if the kernel does not say.
+pub fn incoming_cpu(fd: &impl AsFd) -> Option<usize> {
+    let mut cpu: libc::c_int = -1;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `cpu` is writable memory of `size` bytes, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_INCOMING_CPU,
+            (&raw mut cpu).cast(),
+            &raw mut size,
+        )
+    };
+    checked(result).ok().and_then(|_| usize::try_from(cpu).ok())
+}
+
 type NameCall =
     unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
