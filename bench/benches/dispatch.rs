@@ -193,7 +193,9 @@ fn batches(setting: &Setting) -> Vec<MailBatch> {
         let mut batch = MailBatch::default();
         for (call, &(command, hint)) in calls.iter().zip(planned) {
             let protocol = Protocol::Resp2;
-            let request = Request { command, hint, db: DB, protocol, words: (0, 0), chunk: 0 };
+            let version = bare.node.owners.version();
+            let request =
+                Request { command, hint, version, db: DB, protocol, words: (0, 0), chunk: 0 };
             batch.push(&request, &call.args(), origin);
         }
         batches.push(batch);

@@ -76,6 +76,11 @@ pub struct Session {
     stashed_count: u32,
     direct_pending: u32,
     direct_shard: ShardId,
+    /// Requests that went out as direct and whose replies go to tickets since: the next ticket, and
+    /// how many there are.
+    converted: (u32, u32),
+    /// Version of the slot owners that its requests under way were planned by.
+    pub version: u32,
 }
 
 impl Session {
@@ -100,6 +105,8 @@ impl Session {
             stashed_count: 0,
             direct_pending: 0,
             direct_shard: ShardId(0),
+            converted: (0, 0),
+            version: 0,
         }
     }
 
@@ -125,6 +132,38 @@ impl Session {
         let ticket = self.ticket_base.wrapping_add(self.tickets.len() as u32);
         self.tickets.push_back(Ticket::Pending);
         Target::Ticket(ticket)
+    }
+
+    /// Where the next reply to a request that was reserved as `target` goes now. In order: each
+    /// request asks once.
+    #[inline]
+    pub fn resolve(&mut self, target: Target) -> Target {
+        match self.converted {
+            (ticket, count) if count > 0 && target == Target::Direct => {
+                self.converted = (ticket.wrapping_add(1), count - 1);
+                Target::Ticket(ticket)
+            }
+            _ => target,
+        }
+    }
+
+    /// The first of the direct requests under way has to run again: its reply, and those behind it,
+    /// wait in tickets from now on, before all that are there.
+    pub fn convert_directs(&mut self) {
+        let count = std::mem::take(&mut self.direct_pending);
+        self.ticket_base = self.ticket_base.wrapping_sub(count);
+        for _ in 0..count {
+            self.tickets.push_front(Ticket::Pending);
+        }
+        self.converted = (self.ticket_base, count);
+    }
+
+    /// Whether a ticket's reply is the next one due.
+    pub fn is_next(&self, target: Target) -> bool {
+        match target {
+            Target::Ticket(ticket) => self.direct_pending == 0 && ticket == self.ticket_base,
+            Target::Direct | Target::Silent => self.is_settled(),
+        }
     }
 
     /// A direct reply has been written to `out`.

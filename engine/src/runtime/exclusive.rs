@@ -1,6 +1,8 @@
 //! Calls that need several doors, calls that run in slices, and questions to all cores: everything
 //! for which a session waits.
 
+use std::collections::VecDeque;
+
 use crate::commands::args::OwnedArgs;
 use crate::commands::connection;
 use crate::commands::ctx::Shards;
@@ -33,8 +35,16 @@ pub struct Exclusive {
     pub command: &'static Command,
     /// Its words.
     pub words: OwnedArgs,
-    /// The doors.
+    /// The doors, as planned.
     pub set: ShardSet,
+    /// The database.
+    pub db: DbIndex,
+    /// Protocol of the reply.
+    pub protocol: Protocol,
+    /// Version of the slot owners that the session's earlier requests were planned by.
+    pub version: u32,
+    /// Its session waits for it. Not so for a request that runs again.
+    pub stalls: bool,
 }
 
 /// A call that runs in slices, each on one shard.
@@ -114,33 +124,59 @@ impl Core {
 
     /// Runs exclusive calls in order, as far as their doors can be had.
     pub(super) fn run_exclusive(&mut self) {
-        if self.exclusive.is_empty() {
+        if self.exclusive.is_empty() && self.moved.is_empty() {
             return;
         }
         let begun = self.clock.ticks();
-        while let Some(call) = self.exclusive.pop_front() {
-            if self.session_mut(call.token).is_none_or(|session| session.closing) {
+        // Calls whose earlier requests have to end first: only when slots have moved meanwhile.
+        let mut deferred = VecDeque::new();
+        while let Some(call) = self.moved.pop_front().or_else(|| self.exclusive.pop_front()) {
+            let version = self.node.owners.version();
+            let Some(session) = self.session_mut(call.token).filter(|session| !session.closing)
+            else {
+                continue;
+            };
+            if call.stalls && call.version != version && !session.is_next(call.target) {
+                deferred.push_back(call);
                 continue;
             }
             let set = self.plan_exclusive(&call);
             if !self.acquire(set) {
-                self.exclusive.push_front(call);
+                self.put_back(call);
                 break;
             }
             // With the doors held, the owners of the slots cannot change any more.
             let again = self.plan_exclusive(&call);
             if again.0 & !set.0 != 0 {
-                self.exclusive.push_front(call);
+                self.put_back(call);
                 continue;
             }
-            self.run_exclusive_call(call, set);
+            let moved_count = self.moved.len();
+            self.run_mailed_to(set);
+            if call.stalls && self.moved.len() > moved_count {
+                // What was mailed before has to run again, and before this.
+                self.put_back(call);
+                continue;
+            }
+            self.run_exclusive_call(call);
             if self.clock.ns_between(begun, self.clock.ticks()) > EXCLUSIVE_BUDGET_NS {
                 break;
             }
         }
-        if self.exclusive.is_empty() {
+        while let Some(call) = deferred.pop_back() {
+            self.exclusive.push_front(call);
+        }
+        if self.exclusive.is_empty() && self.moved.is_empty() {
             self.stop_waiting();
             self.release_foreign_doors();
+        }
+    }
+
+    fn put_back(&mut self, call: Exclusive) {
+        if call.stalls {
+            self.exclusive.push_front(call);
+        } else {
+            self.moved.push_front(call);
         }
     }
 
@@ -169,19 +205,18 @@ impl Core {
         }
     }
 
-    fn run_exclusive_call(&mut self, call: Exclusive, set: ShardSet) {
-        self.run_mailed_to(set);
+    fn run_exclusive_call(&mut self, call: Exclusive) {
         let index = call.token.index as usize;
         let args = call.words.args();
         let mut out = OutBuf::default();
         let session = &mut self.sessions[index];
         let client = &mut session.client;
         let shards = Shards::Many(&mut self.held);
-        let (node, id, now, db) = (self.node, self.id, self.now, client.db);
+        let (node, id, now, db) = (self.node, self.id, self.now, call.db);
         let begun = self.clock.ticks();
         let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, call.command);
-        ctx.protocol = client.protocol;
-        let mut reply = Reply::new(&mut out, client.protocol);
+        ctx.protocol = call.protocol;
+        let mut reply = Reply::new(&mut out, call.protocol);
         if let Handler::Held(handler) = call.command.spec.handler {
             let mark = reply.out().mark();
             let result = handler(&mut ctx, client, &args, &mut reply);
@@ -196,13 +231,30 @@ impl Core {
             let client = &self.sessions[index].client;
             self.node.note_slow(call.command, &args, ns, self.now, client);
         }
-        self.complete(call.token, call.target, out);
+        if call.stalls {
+            self.complete(call.token, call.target, out);
+        } else {
+            self.reply_to(call.token, call.target, out);
+        }
     }
 
     fn count_exclusive(&self, command: &Command, begun: u64) -> u64 {
         let ns = self.clock.ns_between(begun, self.clock.ticks());
         self.stats.note_call(command, ns, self.node.config.latency_tracking());
         ns
+    }
+
+    /// Gives a session the reply to a request that ran again.
+    fn reply_to(&mut self, token: Token, target: Target, reply: OutBuf) {
+        let Some(session) = self.sessions.get_mut(token.index as usize) else { return };
+        if let Target::Ticket(ticket) = target {
+            session.ticket_done(ticket, reply);
+            session.settle(&self.round.stash);
+        }
+        Self::flush_later(&mut self.flush, token.index, session);
+        if !session.tail.is_empty() && session.may_run() {
+            self.resume.push_back(token);
+        }
     }
 
     /// Gives a waiting session its reply and lets it go on.
@@ -237,6 +289,10 @@ impl Core {
 
     /// Gives each sliced call a slice, within the turn's budget.
     pub(super) fn step_sliced(&mut self) {
+        if !self.moved.is_empty() {
+            // Earlier requests have to run again first.
+            return;
+        }
         let begun = self.clock.ticks();
         for _ in 0..self.sliced.len() {
             let Some(mut call) = self.sliced.pop_front() else {
@@ -454,7 +510,7 @@ impl Core {
 
     /// Whether exclusive calls can go on without any event.
     pub(super) fn exclusive_ready(&self) -> bool {
-        !self.exclusive.is_empty() && self.waiting.is_none()
+        !(self.exclusive.is_empty() && self.moved.is_empty()) && self.waiting.is_none()
     }
 }
 

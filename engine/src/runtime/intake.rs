@@ -240,6 +240,17 @@ impl Core {
             self.alarms.insert(until, Alarm::Resume(token));
             return Flow::Hold;
         }
+        // Before planning: what is planned by this version is checked if it is not the one it meets.
+        let version = self.node.owners.version();
+        if session.version != version {
+            if !session.is_settled() {
+                // Slots have moved. What is under way may have to run again, and must not be overtaken.
+                self.round.hungry.push(Token { index, generation: session.generation });
+                return Flow::Hold;
+            }
+            session.version = version;
+        }
+        let client = &mut session.client;
         if client.multi.is_some() && dispatch::is_queued_in_multi(command) {
             dispatch::queue(command, &args, client);
             self.reply_now(index, |reply| reply.simple("QUEUED"));
@@ -270,6 +281,7 @@ impl Core {
                 let request = Request {
                     command,
                     hint,
+                    version,
                     db: session.client.db,
                     protocol: session.client.protocol,
                     words,
@@ -286,8 +298,17 @@ impl Core {
                 let target = if silent { Target::Silent } else { session.reserve_ticket() };
                 session.stall = Stall::Busy;
                 let token = Token { index, generation: session.generation };
-                let words = args.to_owned();
-                self.exclusive.push_back(Exclusive { token, target, command, words, set });
+                self.exclusive.push_back(Exclusive {
+                    token,
+                    target,
+                    command,
+                    words: args.to_owned(),
+                    set,
+                    db: session.client.db,
+                    protocol: session.client.protocol,
+                    version,
+                    stalls: true,
+                });
                 Flow::Stop
             }
             Plan::Sliced => {

@@ -5,9 +5,11 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::commands::args::{ArgRange, Args, OwnedArgs};
+use crate::commands::dispatch::ShardSet;
 use crate::commands::keys::FoundKey;
 use crate::net::session::Session;
 use crate::resp::reply::OutBuf;
+use crate::runtime::exclusive::Exclusive;
 use crate::runtime::peers::Letter;
 use crate::runtime::ring::{BufferId, Ring, Token};
 use crate::runtime::turn::Core;
@@ -192,7 +194,8 @@ impl Core {
             let args = Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
             let session = &mut self.sessions[origin.session as usize];
             let before = ticks;
-            let ran = match origin.target {
+            let target = session.resolve(origin.target);
+            let ran = match target {
                 Target::Direct => {
                     let ran = runner.run(shard, request, &args, &mut session.out, &mut ticks);
                     if ran == Ran::Replied {
@@ -219,7 +222,8 @@ impl Core {
                 }
             };
             if ran == Ran::Moved {
-                moved.push((*request, args.to_owned(), *origin));
+                let target = moved_target(session, target);
+                moved.push((*request, args.to_owned(), Origin { target, ..*origin }));
             } else if slow_ns < u64::MAX {
                 let ns = self.clock.ns_between(before, ticks);
                 if ns >= slow_ns {
@@ -231,7 +235,7 @@ impl Core {
         origins.clear();
         self.round.batches[index] = (requests, origins);
         for (request, words, origin) in moved {
-            self.plan_again(&request, &words, origin);
+            self.run_again(&request, words, origin);
         }
     }
 
@@ -374,19 +378,21 @@ impl Core {
         for i in 0..batch.ends.len() {
             let (to, ran) = batch.ends[i];
             let origin = batch.origins[i];
-            if ran == Ran::Moved {
-                let words = batch.args(i).to_owned();
-                let request = batch.requests[i];
-                self.plan_again(&request, &words, origin);
-                continue;
-            }
             let token = Token { index: origin.session, generation: origin.generation };
             if let Some(session) = self
                 .sessions
                 .get_mut(token.index as usize)
                 .filter(|s| s.generation == token.generation)
             {
-                match origin.target {
+                let target = session.resolve(origin.target);
+                if ran == Ran::Moved {
+                    let target = moved_target(session, target);
+                    let words = batch.args(i).to_owned();
+                    let request = batch.requests[i];
+                    self.run_again(&request, words, Origin { target, ..origin });
+                    continue;
+                }
+                match target {
                     Target::Direct => {
                         session.out.append_range(&batch.replies, from, to);
                         session.direct_done();
@@ -416,23 +422,20 @@ impl Core {
         }
     }
 
-    /// Plans a request again whose slot has moved to another shard of this process.
-    fn plan_again(&mut self, request: &Request, words: &OwnedArgs, origin: Origin) {
-        let args = words.args();
-        let mut request = *request;
-        let key = args.at(request.hint.map_or(1, |hint| hint.word as usize));
-        let slot = crate::slots::hash::slot_of(key);
-        let mut batch = self.spare_mail.pop().unwrap_or_default();
-        if let Some(hint) = &mut request.hint {
-            hint.slot = slot;
-        }
-        batch.push(&request, &args, origin);
-        let shard = self.node.owners.of(slot);
-        if shard == self.own() {
-            self.own_pending.push_back(batch);
-        } else {
-            self.mail_requests(shard, batch);
-        }
+    /// Runs a request again whose keys were not all on one shard any more when it ran: behind all the
+    /// doors that it needs now, before anything newer.
+    fn run_again(&mut self, request: &Request, words: OwnedArgs, origin: Origin) {
+        self.moved.push_back(Exclusive {
+            token: Token { index: origin.session, generation: origin.generation },
+            target: origin.target,
+            command: request.command,
+            words,
+            set: ShardSet(1 << self.id.0),
+            db: request.db,
+            protocol: request.protocol,
+            version: request.version,
+            stalls: false,
+        });
     }
 
     /// Lets the kernel receive for a session again.
@@ -442,4 +445,13 @@ impl Core {
             ring.receive(token, session.fd.as_raw_fd());
         }
     }
+}
+
+/// The ticket of a request that has to run again. The direct ones behind it wait for it.
+fn moved_target(session: &mut Session, target: Target) -> Target {
+    if target == Target::Direct {
+        session.convert_directs();
+        return session.resolve(Target::Direct);
+    }
+    target
 }

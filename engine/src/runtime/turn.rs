@@ -110,6 +110,8 @@ pub struct Core {
     #[expect(clippy::vec_box, reason = "boxes go to and fro: their memory is what is spared")]
     pub(super) spare_mail: Vec<Box<MailBatch>>,
     pub(super) exclusive: VecDeque<Exclusive>,
+    /// Requests that have to run again because slots moved: before any other exclusive call.
+    pub(super) moved: VecDeque<Exclusive>,
     pub(super) sliced: VecDeque<Sliced>,
     pub(super) asks: Slab<Ask>,
     pub(super) alarms: TimerWheel<Alarm>,
@@ -168,6 +170,7 @@ impl Core {
             own_pending: VecDeque::new(),
             spare_mail: Vec::new(),
             exclusive: VecDeque::new(),
+            moved: VecDeque::new(),
             sliced: VecDeque::new(),
             asks: Slab::new(),
             alarms: TimerWheel::new(now),

@@ -6,12 +6,14 @@
 use crate::commands::args::{ArgRange, Args};
 use crate::commands::ctx::{Ctx, KeyHint, Shards};
 use crate::commands::dispatch;
+use crate::commands::keys::find_keys;
 use crate::commands::table::Command;
 use crate::journal::LogicalClock;
 use crate::node::Node;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
 use crate::runtime::clock::Clock;
 use crate::shard::state::Shard;
+use crate::slots::hash::slot_of;
 use crate::units::{CoreId, DbIndex, Ms};
 
 /// One request, without its words.
@@ -21,6 +23,8 @@ pub struct Request {
     pub command: &'static Command,
     /// First key's place, if there is one.
     pub hint: Option<KeyHint>,
+    /// Version of the slot owners that it was planned by.
+    pub version: u32,
     /// The client's database.
     pub db: DbIndex,
     /// Protocol of the reply.
@@ -54,7 +58,8 @@ const PREFETCH_COUNT: usize = 16;
 pub enum Ran {
     /// Its reply has been written.
     Replied,
-    /// Its slot belongs to another shard now: plan it again. Nothing was written.
+    /// A slot of its keys belongs to another shard now: it has to run again, elsewhere. Nothing was
+    /// written.
     Moved,
 }
 
@@ -86,10 +91,11 @@ impl Runner<'_> {
         ticks: &mut u64,
     ) -> Ran {
         let command = request.command;
+        if request.version != self.node.owners.version() && !self.has_all_keys(shard, request, args)
+        {
+            return Ran::Moved;
+        }
         if let Some(hint) = request.hint {
-            if self.node.owners.of(hint.slot) != shard.id {
-                return Ran::Moved;
-            }
             shard.slot_load[hint.slot.index()] = shard.slot_load[hint.slot.index()].wrapping_add(1);
         }
         let mut ctx = Ctx {
@@ -116,6 +122,14 @@ impl Runner<'_> {
         }
         self.count(command, ticks);
         Ran::Replied
+    }
+
+    /// Whether a shard still has every key of a request: slots have moved since it was planned.
+    #[cold]
+    fn has_all_keys(&self, shard: &Shard, request: &Request, args: &Args<'_>) -> bool {
+        let mut found = Vec::new();
+        find_keys(request.command.spec, args, &mut found);
+        found.iter().all(|key| self.node.owners.of(slot_of(args.at(key.index))) == shard.id)
     }
 
     /// Counts a call that ran from `ticks` until now.

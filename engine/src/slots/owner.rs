@@ -5,7 +5,7 @@
 //! knows that the slot stays there until the door is parked. Everybody else has a hint and checks
 //! again behind the door.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use crate::units::{SLOT_COUNT, ShardId, SlotId};
 
@@ -13,6 +13,8 @@ use crate::units::{SLOT_COUNT, ShardId, SlotId};
 #[derive(Debug)]
 pub struct SlotOwners {
     owner: Box<[AtomicU16]>,
+    /// Counts moves, so that a request knows whether anything has moved since it was planned.
+    version: AtomicU32,
 }
 
 impl SlotOwners {
@@ -20,7 +22,14 @@ impl SlotOwners {
     pub fn dealt(shard_count: usize) -> Self {
         let owner =
             (0..SLOT_COUNT).map(|slot| AtomicU16::new((slot * shard_count / SLOT_COUNT) as u16));
-        Self { owner: owner.collect() }
+        Self { owner: owner.collect(), version: AtomicU32::new(0) }
+    }
+
+    /// The number of moves so far. Read before planning: whoever sees a move counted sees its owner.
+    #[inline]
+    pub fn version(&self) -> u32 {
+        // Ordering: acquire, paired with the release in `give`.
+        self.version.load(Ordering::Acquire)
     }
 
     /// The shard that owns `slot`: certain for a holder of that shard's door, else a hint.
@@ -33,5 +42,6 @@ impl SlotOwners {
     /// Gives `slot` to `shard`. The caller holds the doors of the old and the new owner.
     pub fn give(&self, slot: SlotId, shard: ShardId) {
         self.owner[slot.index()].store(shard.0, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Release);
     }
 }
