@@ -144,7 +144,6 @@ impl Core {
             self.node.sample_rates(self.now);
         }
         self.close_idle_clients();
-        malloc::purge_decayed();
         if let Some(shard) = &mut self.held[self.id.index()]
             && !shard.watches.is_empty()
         {
