@@ -355,10 +355,10 @@ impl Node {
         self.cores.iter().map(|core| core.data_bytes.get()).sum()
     }
 
-    /// Takes note of what the allocator says: pages in use, and resident.
-    pub fn note_memory(&self, active_bytes: u64, resident_bytes: u64) {
+    /// Takes note of what the allocator says: bytes in use, and resident.
+    pub fn note_memory(&self, used_bytes: u64, resident_bytes: u64) {
         self.overhead_bytes
-            .store((active_bytes as i64 - self.data_bytes()).max(0), Ordering::Relaxed);
+            .store((used_bytes as i64 - self.data_bytes()).max(0), Ordering::Relaxed);
         self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
         self.used_peak_bytes.fetch_max(self.used_bytes(), Ordering::Relaxed);
     }

@@ -135,7 +135,7 @@ impl Core {
         self.background.cron_at = Ms(self.now.0 + every);
         if self.id.0 == 0 && self.background.memory_at <= self.now {
             if let Some(memory) = malloc::memory() {
-                self.node.note_memory(memory.active_bytes, memory.resident_bytes);
+                self.node.note_memory(memory.used_bytes, memory.resident_bytes);
             }
             // Where memory is not limited, nobody needs it fresh.
             let every =

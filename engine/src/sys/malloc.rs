@@ -47,8 +47,9 @@ static SETTINGS: &[u8; 20] = b"slab_sizes:96-96:12\0";
 pub struct Memory {
     /// Bytes that the program holds.
     pub allocated_bytes: u64,
-    /// Bytes of pages that hold something, and of the allocator's own records.
-    pub active_bytes: u64,
+    /// Bytes that the program holds, and the allocator's own records. Not the gaps in pages that hold
+    /// something: deleting keys here and there does not close them, new ones do.
+    pub used_bytes: u64,
     /// Bytes of pages that are resident.
     pub resident_bytes: u64,
 }
@@ -62,7 +63,7 @@ pub fn memory() -> Option<Memory> {
     epoch::advance().ok()?;
     Some(Memory {
         allocated_bytes: stats::allocated::read().ok()? as u64,
-        active_bytes: (stats::active::read().ok()? + stats::metadata::read().ok()?) as u64,
+        used_bytes: (stats::allocated::read().ok()? + stats::metadata::read().ok()?) as u64,
         resident_bytes: stats::resident::read().ok()? as u64,
     })
 }
