@@ -161,7 +161,7 @@ impl Running {
                     ring.ring_doorbell(fd);
                 }
             }
-            let _ = ring.submit(0, Duration::ZERO, 0);
+            let _ = ring.submit(0, Duration::ZERO);
         }
     }
 

@@ -127,7 +127,6 @@ pub struct Ring {
     backlog: Vec<squeue::Entry>,
     /// Sends pushed since the last submission that should complete within it.
     prompt_sends: usize,
-    can_gather: bool,
     /// System calls made.
     enters: u64,
 }
@@ -151,14 +150,12 @@ impl Ring {
             .setup_cqsize(COMPLETION_COUNT)
             .build(SUBMISSION_COUNT)?;
         let buffers = Buffers::new(&uring)?;
-        let can_gather = uring.params().is_feature_min_timeout();
         Ok(Self {
             uring,
             buffers,
             outgoing: Slab::new(),
             backlog: Vec::new(),
             prompt_sends: 0,
-            can_gather,
             enters: 0,
         })
     }
@@ -287,17 +284,11 @@ impl Ring {
         self.enters
     }
 
-    /// Whether the kernel can wait a while for several completions and then be content with one.
-    pub fn can_gather(&self) -> bool {
-        self.can_gather
-    }
-
-    /// Submits everything and waits for `want` completions, at most `timeout`. After `gather_us`
-    /// microseconds one is enough, if that is not 0.
+    /// Submits everything and waits for `want` completions, at most `timeout`.
     ///
     /// # Errors
     /// Only what cannot be answered by trying again.
-    pub fn submit(&mut self, want: usize, timeout: Duration, gather_us: u32) -> io::Result<()> {
+    pub fn submit(&mut self, want: usize, timeout: Duration) -> io::Result<()> {
         self.prompt_sends = 0;
         loop {
             let more = !self.backlog.is_empty();
@@ -307,7 +298,7 @@ impl Ring {
                 self.submit_now()
             } else {
                 let timespec = Timespec::from(timeout);
-                let args = SubmitArgs::new().timespec(&timespec).min_wait_usec(gather_us);
+                let args = SubmitArgs::new().timespec(&timespec);
                 self.uring.submitter().submit_with_args(want, &args)
             };
             match result.map_err(|e| e.raw_os_error().unwrap_or(0)) {
@@ -535,7 +526,7 @@ mod tests {
     fn next_event(ring: &mut Ring) -> Event {
         let mut events = Vec::new();
         for _ in 0..100_000 {
-            ring.submit(0, Duration::ZERO, 0).expect("the ring works");
+            ring.submit(0, Duration::ZERO).expect("the ring works");
             ring.reap(&mut events);
             if let Some(event) = events.pop() {
                 return event;
@@ -552,7 +543,7 @@ mod tests {
         let mut ring = Ring::new().expect("io_uring is allowed");
         let (ours, mut peer) = UnixStream::pair().expect("a pair of sockets");
         ring.receive(TOKEN, ours.as_raw_fd());
-        ring.submit(0, Duration::ZERO, 0).expect("the ring works");
+        ring.submit(0, Duration::ZERO).expect("the ring works");
         peer.write_all(b"hello").expect("the peer writes");
         let Event::Received { token, buffer, len, .. } = next_event(&mut ring) else {
             panic!("no bytes")
@@ -573,7 +564,7 @@ mod tests {
         reply.int(1);
         let expected = out.to_vec();
         ring.send(TOKEN, ours.as_raw_fd(), out, true);
-        ring.submit(0, Duration::ZERO, 0).expect("the ring works");
+        ring.submit(0, Duration::ZERO).expect("the ring works");
         let mut got = vec![0; expected.len()];
         peer.read_exact(&mut got).expect("all of it arrives");
         assert!(got == expected);

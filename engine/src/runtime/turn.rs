@@ -34,12 +34,6 @@ const IDLE_SLEEP: Duration = Duration::from_millis(100);
 /// Longest wait for a send that was expected to complete at once. Not shorter: a timer that is due
 /// before the kernel's next tick costs several microseconds to set.
 const SEND_GRACE: Duration = Duration::from_millis(10);
-/// A core whose last turn took several requests waits this long for half as many, instead of waking
-/// for the first. They arrive sooner than that, or else the load is gone; each wake spared saves the
-/// core a context switch and the client an interrupt to this processor.
-const GATHER_US: u32 = 30;
-/// Most requests waited for.
-const GATHER_MAX: usize = 16;
 /// Longer output may well fill the socket's buffer.
 const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
 /// How long a waking core spins for a borrowed shard before it goes on without.
@@ -126,8 +120,6 @@ pub struct Core {
     pub(super) timer: StepTimer,
     pub(super) background: crate::runtime::background::Background,
     fired: Vec<Alarm>,
-    /// Pieces of input that the last reaping brought.
-    arrivals: usize,
     /// Sessions to be forgotten at the end of the turn.
     gone: Vec<Token>,
 }
@@ -184,7 +176,6 @@ impl Core {
             background: crate::runtime::background::Background::new(now),
             clock,
             fired: Vec::new(),
-            arrivals: 0,
             gone: Vec::new(),
         })
     }
@@ -241,7 +232,7 @@ impl Core {
         self.timer.end(Step::Flush);
         self.timer.turn_ended(self.stats, self.node, self.now);
         if self.stopping && self.is_drained() {
-            self.ring.submit(0, Duration::ZERO, 0)?;
+            self.ring.submit(0, Duration::ZERO)?;
             return Ok(false);
         }
         self.sleep()?;
@@ -251,12 +242,12 @@ impl Core {
     fn sleep(&mut self) -> std::io::Result<()> {
         let flag = &self.peers.sleep[self.id.index()];
         if self.has_work() {
-            return self.ring.submit(0, Duration::ZERO, 0);
+            return self.ring.submit(0, Duration::ZERO);
         }
         flag.prepare();
         if self.has_mail() {
             flag.awake();
-            return self.ring.submit(0, Duration::ZERO, 0);
+            return self.ring.submit(0, Duration::ZERO);
         }
         // Sends complete within the call and each posts a completion: waiting for one event would
         // return at once and cost a second call. If one does not complete, the grace ends the wait.
@@ -266,13 +257,7 @@ impl Core {
             let left = (due.0 - self.now.0).max(0) as u64;
             timeout = timeout.min(Duration::from_millis(left));
         }
-        // Under load, several requests at once: see `GATHER_US`.
-        match (self.arrivals / 2).min(GATHER_MAX) {
-            gather if gather > 1 && self.ring.can_gather() => {
-                self.ring.submit(sends + gather, timeout, GATHER_US)
-            }
-            _ => self.ring.submit(sends + 1, timeout, 0),
-        }
+        self.ring.submit(sends + 1, timeout)
     }
 
     /// Whether the next turn has something to do without any event.
@@ -451,12 +436,10 @@ impl Core {
     fn reap(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         self.ring.reap(&mut events);
-        self.arrivals = 0;
         for event in events.drain(..) {
             match event {
                 Event::Received { token, buffer, len, armed } => {
                     self.stats.net_in_bytes.add(len as u64);
-                    self.arrivals += 1;
                     if !armed {
                         self.receive_again(token);
                     }
