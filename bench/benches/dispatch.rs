@@ -164,6 +164,8 @@ fn batch(criterion: &mut Criterion) {
         group.bench_function(kind.name, |bencher| {
             let bare = &mut setting.bare;
             let shard = bare.held[0].as_deref_mut().expect("a bare server holds all doors");
+            // Nobody is blocked, so it stays empty.
+            let mut woken = Vec::new();
             bencher.iter(|| {
                 let batch = &mut batches[n];
                 n = (n + 1) % batch_count;
@@ -175,6 +177,8 @@ fn batch(criterion: &mut Criterion) {
                     clock: &clock,
                     logical: &mut bare.clock,
                     now: bare.now,
+                    left: None,
+                    woken: &mut woken,
                 };
                 batch.run(&mut runner, shard);
                 black_box(batch.replies.bytes().len())

@@ -12,6 +12,8 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod observe;
+pub mod pubsub;
+pub mod rdb;
 pub mod resp;
 #[expect(unsafe_code, reason = "memory shared with the kernel and between cores; see its files")]
 pub mod runtime;
@@ -23,3 +25,4 @@ pub mod store;
 mod sync;
 #[expect(unsafe_code, reason = "calls to the operating system; see its header")]
 pub mod sys;
+pub mod types;

@@ -15,6 +15,7 @@ use crate::metrics::{Cell, Gauge};
 use crate::net::client::ClientState;
 use crate::observe::latency::{Delays, Event};
 use crate::observe::slowlog::{Slow, SlowLog};
+use crate::pubsub::registry::Registry;
 use crate::resp::error::CommandError;
 use crate::slots::owner::SlotOwners;
 use crate::units::{CoreId, Ms};
@@ -103,6 +104,8 @@ pub struct CoreStats {
     pub turns: Histogram,
     /// Keys that wait to be freed lazily.
     pub lazyfree_pending: Gauge,
+    /// Sessions in a blocking call.
+    pub blocked_clients: Gauge,
     /// Keys freed lazily.
     pub lazyfreed: Gauge,
 }
@@ -129,6 +132,7 @@ impl CoreStats {
             mail_requests: Cell::default(),
             turns: Histogram::default(),
             lazyfree_pending: Gauge::default(),
+            blocked_clients: Gauge::default(),
             lazyfreed: Gauge::default(),
         }
     }
@@ -197,6 +201,7 @@ pub struct Node {
     /// 40 hexadecimal digits that name this run.
     pub run_id: String,
     next_client_id: AtomicU64,
+    next_call_id: AtomicU64,
     pause_until_ms: AtomicI64,
     pause_mode: AtomicU8,
     /// Memory in use besides data, refreshed a few times a second.
@@ -207,6 +212,8 @@ pub struct Node {
     pub used_peak_bytes: AtomicU64,
     /// Commands and bytes per second, sampled by [`sample_rates`](Self::sample_rates).
     pub rates: Rates,
+    /// Subscribers of all cores.
+    pub pubsub: Registry,
     /// Slow calls.
     pub slowlog: SlowLog,
     /// Delays.
@@ -229,12 +236,14 @@ impl Node {
             started_at,
             run_id,
             next_client_id: AtomicU64::new(1),
+            next_call_id: AtomicU64::new(1),
             pause_until_ms: AtomicI64::new(0),
             pause_mode: AtomicU8::new(0),
             overhead_bytes: AtomicI64::new(0),
             resident_bytes: AtomicU64::new(0),
             used_peak_bytes: AtomicU64::new(0),
             rates: Rates::default(),
+            pubsub: Registry::new(core_count),
             slowlog: SlowLog::new(core_count),
             delays: Delays::default(),
         }
@@ -319,6 +328,12 @@ impl Node {
     pub fn new_client_id(&self) -> u64 {
         // Ordering: relaxed; only uniqueness counts.
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for a call that waits.
+    pub fn new_call_id(&self) -> u64 {
+        // Ordering: relaxed; only uniqueness counts.
+        self.next_call_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Holds commands back until `until`.

@@ -1,16 +1,53 @@
 //! The words of one call: ranges into the bytes of a request, and a cursor that parses options.
 //! Knows no command.
 
+use std::sync::Arc;
+
 use crate::resp::error::CommandError;
 use crate::resp::number;
 
-/// Where one word lies in the request's bytes.
+/// Where one word lies in the request's bytes; or, if it is apart from them, which of the words apart
+/// it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ArgRange {
     /// First byte.
     pub start: u32,
     /// Byte after the last.
     pub end: u32,
+}
+
+impl ArgRange {
+    /// A start beyond every end, so that no slice matches.
+    const APART: u32 = u32::MAX;
+
+    /// The word that is apart with this index.
+    pub const fn apart(index: usize) -> Self {
+        Self { start: Self::APART, end: index as u32 }
+    }
+
+    /// Whether the word is apart.
+    #[inline]
+    pub const fn is_apart(self) -> bool {
+        self.start == Self::APART
+    }
+
+    /// The same word where the request's bytes begin `by` later.
+    #[must_use]
+    pub const fn later(self, by: usize) -> Self {
+        if self.is_apart() {
+            return self;
+        }
+        Self { start: self.start + by as u32, end: self.end + by as u32 }
+    }
+
+    /// The same word where the request's bytes begin `by` earlier.
+    #[must_use]
+    pub const fn earlier(self, by: usize) -> Self {
+        if self.is_apart() {
+            return self;
+        }
+        Self { start: self.start - by as u32, end: self.end - by as u32 }
+    }
 }
 
 /// The words of a call. Word 0 is the command's name.
@@ -20,13 +57,21 @@ pub struct ArgRange {
 pub struct Args<'a> {
     bytes: &'a [u8],
     ranges: &'a [ArgRange],
+    apart: &'a [Arc<Vec<u8>>],
 }
 
 impl<'a> Args<'a> {
     /// Words of `bytes` at `ranges`.
     #[inline]
     pub const fn new(bytes: &'a [u8], ranges: &'a [ArgRange]) -> Self {
-        Self { bytes, ranges }
+        Self { bytes, ranges, apart: &[] }
+    }
+
+    /// The same with long words that are apart from `bytes`.
+    #[inline]
+    #[must_use]
+    pub const fn with_apart(self, apart: &'a [Arc<Vec<u8>>]) -> Self {
+        Self { apart, ..self }
     }
 
     /// Number of words, the command's name included.
@@ -47,7 +92,23 @@ impl<'a> Args<'a> {
     #[inline]
     pub fn at(&self, index: usize) -> &'a [u8] {
         let range = self.ranges[index];
-        &self.bytes[range.start as usize..range.end as usize]
+        match self.bytes.get(range.start as usize..range.end as usize) {
+            Some(word) => word,
+            None => self.word_apart(range),
+        }
+    }
+
+    #[cold]
+    fn word_apart(&self, range: ArgRange) -> &'a [u8] {
+        invariant!(range.is_apart(), "a word ends behind its request");
+        &self.apart[range.end as usize]
+    }
+
+    /// Word `index` to be kept without a copy, if it has memory of its own.
+    #[inline]
+    pub fn shared(&self, index: usize) -> Option<&'a Arc<Vec<u8>>> {
+        let range = self.ranges[index];
+        range.is_apart().then(|| &self.apart[range.end as usize])
     }
 
     /// Word `index`, if there is one.
@@ -76,10 +137,15 @@ impl<'a> Args<'a> {
         ArgCursor { args: *self, next: from }
     }
 
-    /// Copies the call: words that outlive the request (MULTI, mail).
+    /// Copies the call: words that outlive the request (MULTI, mail). Those apart are shared.
     pub fn to_owned(&self) -> OwnedArgs {
         let mut owned = OwnedArgs::default();
-        owned.extend(self.iter_from(0));
+        for index in 0..self.len() {
+            match self.shared(index) {
+                Some(word) => owned.push_shared(word),
+                None => owned.extend(std::iter::once(self.at(index))),
+            }
+        }
         owned
     }
 }
@@ -148,6 +214,7 @@ pub fn is_token(word: &[u8], token: &str) -> bool {
 pub struct OwnedArgs {
     bytes: Vec<u8>,
     ranges: Vec<ArgRange>,
+    apart: Vec<Arc<Vec<u8>>>,
 }
 
 impl OwnedArgs {
@@ -167,10 +234,16 @@ impl OwnedArgs {
         }
     }
 
+    /// Adds a word without copying it.
+    pub fn push_shared(&mut self, word: &Arc<Vec<u8>>) {
+        self.ranges.push(ArgRange::apart(self.apart.len()));
+        self.apart.push(Arc::clone(word));
+    }
+
     /// The words.
     #[inline]
     pub fn args(&self) -> Args<'_> {
-        Args::new(&self.bytes, &self.ranges)
+        Args::new(&self.bytes, &self.ranges).with_apart(&self.apart)
     }
 
     /// The bytes that its words are ranges of.
@@ -185,6 +258,7 @@ impl OwnedArgs {
 
     /// Memory that the words take.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ranges.capacity() * size_of::<ArgRange>()
+        let apart: usize = self.apart.iter().map(|word| word.capacity()).sum();
+        self.bytes.capacity() + self.ranges.capacity() * size_of::<ArgRange>() + apart
     }
 }

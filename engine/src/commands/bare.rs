@@ -5,13 +5,14 @@ use crate::commands::args::OwnedArgs;
 use crate::commands::connection;
 use crate::commands::ctx::{HeldSet, Shards};
 use crate::commands::dispatch::{self, Plan};
-use crate::commands::session_ctx::SessionCtx;
+use crate::commands::session_ctx::{Micros, SessionCtx};
 use crate::commands::spec::Handler;
 use crate::commands::table::{Command, table};
 use crate::config::Config;
 use crate::journal::LogicalClock;
 use crate::net::client::{ClientState, ReplyMode};
 use crate::node::Node;
+use crate::pubsub::outbox::Item;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::shard::door::Guarded;
 use crate::shard::state::Shard;
@@ -69,6 +70,8 @@ impl Bare {
         let args = call.args();
         let mark = out.mark();
         client.last_at = self.now;
+        self.begin_outbox();
+        let mut pushed = None;
         let mut reply = Reply::new(out, client.protocol);
         match dispatch::admit(&args, client, self.node) {
             Err(error) => {
@@ -81,7 +84,7 @@ impl Bare {
             }
             Ok(command) => {
                 client.last_command = Some(command);
-                self.run(client, command, call, out);
+                pushed = self.run(client, command, call, out);
                 self.count_memory();
             }
         }
@@ -91,7 +94,31 @@ impl Bare {
             ReplyMode::SkipNext => client.reply_mode = ReplyMode::Skip,
             ReplyMode::Skip => client.reply_mode = ReplyMode::On,
         }
-        out.truncate(mark);
+        out.truncate(pushed.unwrap_or(mark));
+    }
+
+    /// Forgets what the last call had to tell others: nobody is there to hear of it.
+    fn begin_outbox(&mut self) {
+        let outbox = &mut self.clock.outbox;
+        let items = outbox.take();
+        outbox.restore(items);
+        outbox.event_flags = match self.node.pubsub.has_subscribers() {
+            true => self.node.config.notify_keyspace_events(),
+            false => 0,
+        };
+    }
+
+    /// The keyspace events of the last call, as `<database> <event> <key>`.
+    pub fn events(&mut self) -> Vec<String> {
+        let items = self.clock.outbox.take();
+        let events = items.iter().filter_map(|item| match item {
+            Item::Event(db, key, event) => {
+                let key = String::from_utf8_lossy(key);
+                Some(format!("{} {} {key}", db.0, event.name()))
+            }
+            _ => None,
+        });
+        events.collect()
     }
 
     /// What each core does at the end of its turn, for `maxmemory`.
@@ -107,7 +134,7 @@ impl Bare {
         command: &'static Command,
         call: &OwnedArgs,
         out: &mut OutBuf,
-    ) {
+    ) -> Option<(usize, usize)> {
         let args = call.args();
         let node = self.node;
         let mut found = Vec::new();
@@ -120,11 +147,14 @@ impl Bare {
                 node,
                 stats: node.core(CoreId(0)),
                 now: self.now,
-                now_us: self.now.0 * 1000,
+                micros: Micros::Fixed(self.now.0 * 1000),
                 in_exec: false,
                 action: None,
+                outbox: &mut self.clock.outbox,
+                pushed: None,
             };
             let result = handler(&mut ctx, &args, &mut reply);
+            let pushed = ctx.pushed;
             let result = result.and_then(|()| match ctx.action.take() {
                 Some(action) => connection::act_alone(&action, ctx.client, self.now, &mut reply),
                 None => Ok(()),
@@ -134,7 +164,7 @@ impl Bare {
                 reply.error(&error);
                 node.core(CoreId(0)).note_error(&error);
             }
-            return;
+            return pushed;
         }
         let db = client.db;
         let shards = match plan {
@@ -158,6 +188,7 @@ impl Bare {
             dispatch::run_data(command, &mut ctx, &args, &mut reply);
             ctx.clock.end_unit();
         }
+        None
     }
 
     /// Deletes every key whose time has come.

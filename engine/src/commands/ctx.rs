@@ -4,9 +4,13 @@
 
 use std::sync::Arc;
 
+use crate::commands::args::Args;
+use crate::commands::generic::dump::dump_value;
+use crate::commands::long::LongOp;
 use crate::commands::spec::CommandSpec;
 use crate::journal::LogicalClock;
 use crate::node::{CoreStats, Node};
+pub use crate::pubsub::event::Event;
 use crate::resp::error::CommandError;
 use crate::resp::number::parse_i64;
 use crate::resp::reply::{Protocol, Reply};
@@ -16,6 +20,7 @@ use crate::shard::state::{KeyRef, Shard};
 use crate::store::entry::{EntryBox, EntryRef, INLINE_BYTES_MAX, Payload, Value};
 use crate::store::keyspace::Db;
 use crate::store::table::CellIndex;
+use crate::types::Type;
 use crate::units::{DbIndex, Ms, ShardId, SlotId};
 
 /// Longest string that `OBJECT ENCODING` calls `embstr`.
@@ -63,6 +68,15 @@ impl Shards<'_> {
         }
     }
 
+    /// Two shards, if both are held.
+    pub fn pair(&mut self, a: ShardId, b: ShardId) -> Option<(&mut Shard, &mut Shard)> {
+        let Self::Many(held) = self else {
+            return None;
+        };
+        let [a, b] = held.get_disjoint_mut([a.index(), b.index()]).ok()?;
+        Some((a.as_deref_mut()?, b.as_deref_mut()?))
+    }
+
     /// A shard, if it is held.
     pub fn get(&mut self, id: ShardId) -> Option<&mut Shard> {
         match self {
@@ -94,23 +108,6 @@ pub enum Encode {
     Raw,
 }
 
-/// Classes of keyspace notifications (the letters of `notify-keyspace-events`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// `$`
-    String(&'static str),
-    /// `g`
-    Generic(&'static str),
-    /// `l`
-    List(&'static str),
-    /// `h`
-    Hash(&'static str),
-    /// `s`
-    Set(&'static str),
-    /// `z`
-    SortedSet(&'static str),
-}
-
 /// The bytes of a string value, whatever its encoding.
 #[derive(Clone, Debug)]
 pub enum StrBytes<'a> {
@@ -132,10 +129,11 @@ impl std::ops::Deref for StrBytes<'_> {
 }
 
 impl<'a> Value<'a> {
-    /// The string's bytes.
+    /// The string's bytes; none for a collection.
     #[inline]
     pub fn bytes(self) -> StrBytes<'a> {
         match self {
+            Value::Packed(..) | Value::Object(_) => StrBytes::Stored(b""),
             Value::Inline { bytes, .. } => StrBytes::Stored(bytes),
             Value::Big(data) => StrBytes::Stored(data),
             Value::Int(n) => {
@@ -159,7 +157,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Int(n) => Some(n),
             Value::Inline { bytes, .. } => parse_i64(bytes),
-            Value::Big(_) => None,
+            Value::Big(_) | Value::Packed(..) | Value::Object(_) => None,
         }
     }
 
@@ -169,6 +167,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Int(n) => reply.bulk_int(n),
             Value::Inline { bytes, .. } => reply.bulk(bytes),
+            Value::Packed(..) | Value::Object(_) => reply.bulk(b""),
             Value::Big(data) if data.len() < SHARED_REPLY_BYTES_MIN => reply.bulk(data),
             Value::Big(data) => reply.bulk_shared(data),
         }
@@ -179,13 +178,15 @@ impl<'a> Value<'a> {
         match self {
             Value::Int(_) => "int",
             Value::Inline { raw: false, bytes } if bytes.len() <= EMBSTR_BYTES_MAX => "embstr",
+            Value::Packed(packed, _) => packed.encoding(),
+            Value::Object(object) => object.encoding(),
             _ => "raw",
         }
     }
 
     /// What `TYPE` answers.
     pub fn type_name(self) -> &'static str {
-        "string"
+        self.type_of().name()
     }
 }
 
@@ -217,6 +218,29 @@ pub struct Ctx<'a> {
     pub dirty: u64,
     /// Effects the running call has emitted.
     pub effect_count: u64,
+    /// The last edit of a collection left it without elements, so its key is gone.
+    pub emptied: bool,
+    /// What the call leaves behind when its handler cannot reply yet.
+    pub later: Later,
+    /// The call may go on after its handler has returned ([`Later`]): its session waits for it, and it
+    /// is not part of a transaction.
+    pub may_defer: bool,
+    /// The call may leave work on a snapshot behind although its session does not wait for it.
+    pub may_leave_reads: bool,
+    /// The key for whose sake a blocked call runs.
+    pub serving: Option<Box<[u8]>>,
+}
+
+/// How a call goes on after its handler has returned without a reply.
+#[derive(Debug, Default)]
+pub enum Later {
+    /// It does not: the reply is written.
+    #[default]
+    Nothing,
+    /// In steps, then under its doors again.
+    Long(Box<dyn LongOp>),
+    /// When one of its keys can serve it, or this many milliseconds from now (0: never).
+    Block(i64),
 }
 
 /// A key whose slot and hash are known already.
@@ -232,6 +256,13 @@ pub struct KeyHint {
     pub hash: u64,
     /// Its slot.
     pub slot: SlotId,
+}
+
+fn string_of(entry: Option<EntryRef<'_>>) -> Result<Option<Value<'_>>, CommandError> {
+    match entry.map(EntryRef::value) {
+        Some(Value::Packed(..) | Value::Object(_)) => Err(CommandError::WRONG_TYPE),
+        value => Ok(value),
+    }
 }
 
 impl<'a> Ctx<'a> {
@@ -269,12 +300,12 @@ impl<'a> Ctx<'a> {
 
     /// Where a key is; an expired key is deleted and not there.
     #[inline]
-    fn find(&mut self, db: DbIndex, key: KeyRef<'_>) -> Option<CellIndex> {
+    pub(super) fn find(&mut self, db: DbIndex, key: KeyRef<'_>) -> Option<CellIndex> {
         let now = self.now;
         let shard = self.shards.of_slot(self.node, key.slot);
         let at = shard.find(db, key)?;
         if shard.entry(db, key.slot, at).is_expired(now) {
-            shard.remove_dead(self.clock, db, key.slot, at);
+            shard.remove_dead(self.clock, db, key.slot, at, Event::Expired);
             self.stats.expired_keys.add(1);
             return None;
         }
@@ -283,7 +314,7 @@ impl<'a> Ctx<'a> {
 
     /// Marks a key as accessed now.
     #[inline]
-    fn touch_at(&mut self, key: KeyRef<'_>, at: CellIndex) {
+    pub(super) fn touch_at(&mut self, key: KeyRef<'_>, at: CellIndex) {
         let (db, now) = (self.db, self.now);
         let config = &self.node.config;
         let shard = self.shards.of_slot(self.node, key.slot);
@@ -301,7 +332,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    fn new_access(&self) -> u32 {
+    pub(super) fn new_access(&self) -> u32 {
         if self.node.config.maxmemory_policy().is_lfu() {
             access::lfu_new(self.now)
         } else {
@@ -314,6 +345,7 @@ impl<'a> Ctx<'a> {
     pub fn read(&mut self, key: KeyRef<'_>) -> Option<EntryRef<'_>> {
         let Some(at) = self.find(self.db, key) else {
             self.stats.keyspace_misses.add(1);
+            self.notify(key, Event::Miss);
             return None;
         };
         self.stats.keyspace_hits.add(1);
@@ -335,12 +367,27 @@ impl<'a> Ctx<'a> {
     pub fn peek(&mut self, key: KeyRef<'_>, count: bool) -> Option<EntryRef<'_>> {
         let found = self.find(self.db, key);
         if count {
-            let stats = self.stats;
-            let cell = if found.is_some() { &stats.keyspace_hits } else { &stats.keyspace_misses };
-            cell.add(1);
+            self.count_lookup(found);
+            if found.is_none() {
+                self.notify(key, Event::Miss);
+            }
         }
         let (db, at) = (self.db, found?);
         Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    /// The same with counting, but no event tells of a miss (OBJECT).
+    pub fn inspect(&mut self, key: KeyRef<'_>) -> Option<EntryRef<'_>> {
+        let found = self.find(self.db, key);
+        self.count_lookup(found);
+        let (db, at) = (self.db, found?);
+        Some(self.shard(key.slot).entry(db, key.slot, at))
+    }
+
+    fn count_lookup(&self, found: Option<CellIndex>) {
+        let stats = self.stats;
+        let cell = if found.is_some() { &stats.keyspace_hits } else { &stats.keyspace_misses };
+        cell.add(1);
     }
 
     /// The same in another database, without counting.
@@ -352,13 +399,13 @@ impl<'a> Ctx<'a> {
     /// A string to read; an error if the key holds another type.
     #[inline]
     pub fn read_string(&mut self, key: KeyRef<'_>) -> Result<Option<Value<'_>>, CommandError> {
-        Ok(self.read(key).map(EntryRef::value))
+        string_of(self.read(key))
     }
 
     /// A string to change; an error if the key holds another type.
     #[inline]
     pub fn write_string(&mut self, key: KeyRef<'_>) -> Result<Option<Value<'_>>, CommandError> {
-        Ok(self.lookup_write(key).map(EntryRef::value))
+        string_of(self.lookup_write(key))
     }
 
     fn deadline(&mut self, key: KeyRef<'_>, at: Option<CellIndex>, expiry: Expiry) -> Option<Ms> {
@@ -386,6 +433,7 @@ impl<'a> Ctx<'a> {
         }
         let db = self.db;
         let at = self.find(db, key);
+        self.note_new(at, key);
         let deadline = self.deadline(key, at, expiry);
         let access = self.new_access();
         let raw = encode == Encode::Raw;
@@ -413,10 +461,39 @@ impl<'a> Ctx<'a> {
         shard.put(db, key, at, entry, now);
     }
 
+    /// Stores word `index` of a call under a key, whatever was there: without a copy if the word has
+    /// memory of its own.
+    #[inline]
+    pub fn set_word(
+        &mut self,
+        key: KeyRef<'_>,
+        args: &Args<'_>,
+        index: usize,
+        encode: Encode,
+        expiry: Expiry,
+    ) {
+        match args.shared(index) {
+            Some(word) => self.set_big(key, Arc::clone(word), expiry),
+            None => self.set_string(key, args.at(index), encode, expiry),
+        }
+    }
+
+    /// Stores a string of more than [`INLINE_BYTES_MAX`] bytes under a key, whatever was there.
+    pub fn set_big(&mut self, key: KeyRef<'_>, data: Arc<Vec<u8>>, expiry: Expiry) {
+        invariant!(data.len() > INLINE_BYTES_MAX, "{} bytes belong into the entry", data.len());
+        let (db, now) = (self.db, self.now);
+        let at = self.find(db, key);
+        self.note_new(at, key);
+        let deadline = self.deadline(key, at, expiry);
+        let entry = EntryBox::new(key.bytes, deadline, self.new_access(), Payload::Big(data));
+        self.shard(key.slot).put(db, key, at, entry, now);
+    }
+
     /// Stores an integer under a key, whatever was there.
     pub fn set_int(&mut self, key: KeyRef<'_>, n: i64, expiry: Expiry) {
         let db = self.db;
         let at = self.find(db, key);
+        self.note_new(at, key);
         let deadline = self.deadline(key, at, expiry);
         let access = self.new_access();
         let now = self.now;
@@ -448,11 +525,12 @@ impl<'a> Ctx<'a> {
         let now = self.now;
         let access = self.new_access();
         let at = self.find(db, key);
+        self.note_new(at, key);
         let shard = self.shards.of_slot(self.node, key.slot);
         let needs_new = at.is_none_or(|at| match shard.entry(db, key.slot, at).value() {
-            Value::Int(_) => true,
             Value::Inline { bytes, .. } => bytes.len() < len,
             Value::Big(_) => false,
+            Value::Int(_) | Value::Packed(..) | Value::Object(_) => true,
         });
         if needs_new {
             let (old, deadline) = match at {
@@ -512,6 +590,8 @@ impl<'a> Ctx<'a> {
     pub fn put_in(&mut self, db: DbIndex, key: KeyRef<'_>, entry: EntryBox) {
         let now = self.now;
         let at = self.find(db, key);
+        // Redis: what was there is deleted first, so the key is new in any case.
+        self.notify_in(db, key, Event::New);
         self.shard(key.slot).put(db, key, at, entry, now);
     }
 
@@ -543,8 +623,44 @@ impl<'a> Ctx<'a> {
 
     /// The same in another database.
     #[inline]
-    pub fn modified_in(&mut self, db: DbIndex, key: KeyRef<'_>, _event: Event) {
+    pub fn modified_in(&mut self, db: DbIndex, key: KeyRef<'_>, event: Event) {
         self.dirty += 1;
+        self.notify_in(db, key, event);
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if !shard.watches.is_empty() {
+            shard.watches.touch(db, key.bytes);
+        }
+    }
+
+    /// Raises the event of a key that is about to be made, if it is not there (`at`).
+    #[inline]
+    pub(super) fn note_new(&mut self, at: Option<CellIndex>, key: KeyRef<'_>) {
+        if at.is_none() {
+            self.notify(key, Event::New);
+        }
+    }
+
+    /// Tells subscribers of keyspace events of one that is no change, or a further one of a change
+    /// that [`modified`](Self::modified) has been told of.
+    #[inline]
+    pub fn notify(&mut self, key: KeyRef<'_>, event: Event) {
+        self.notify_in(self.db, key, event);
+    }
+
+    /// The same in another database.
+    #[inline]
+    pub fn notify_in(&mut self, db: DbIndex, key: KeyRef<'_>, event: Event) {
+        let flags = self.node.config.notify_keyspace_events();
+        // Cost: one relaxed load while the setting is empty.
+        if flags != 0 && self.node.pubsub.has_subscribers() {
+            self.clock.outbox.raise(flags, db, key.bytes, event);
+        }
+    }
+
+    /// Says that a read has changed what is stored, not what it means: watchers lose, nobody else
+    /// hears of it, and the call counts as no write.
+    pub fn touch_watchers(&mut self, key: KeyRef<'_>) {
+        let db = self.db;
         let shard = self.shards.of_slot(self.node, key.slot);
         if !shard.watches.is_empty() {
             shard.watches.touch(db, key.bytes);
@@ -576,8 +692,9 @@ impl<'a> Ctx<'a> {
         self.shards.each(|shard| shard.journal.emit(clock, None, db, words.iter().copied()));
     }
 
-    /// Emits the whole value of a key as an effect: `SET key value [PXAT ms]`, or `DEL key` if it
-    /// is not there. What a command over several keys does to one of them.
+    /// Emits the whole value of a key as an effect: `SET key value [PXAT ms]`, `RESTORE key ms payload
+    /// REPLACE ABSTTL` for a collection, or `DEL key` if it is not there. What a command over several
+    /// keys does to one of them.
     pub fn effect_state(&mut self, db: DbIndex, key: KeyRef<'_>) {
         self.effect_count += 1;
         let shard = self.shards.of_slot(self.node, key.slot);
@@ -589,8 +706,14 @@ impl<'a> Ctx<'a> {
             return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
         };
         let entry = shard.entry(db, key.slot, at);
-        let value = entry.value().bytes().to_vec();
         let deadline = entry.expires_at().map(|at| at.0.to_string());
+        if entry.value().type_of() != Type::String {
+            let payload = dump_value(entry.value());
+            let ms = deadline.as_deref().unwrap_or("0").as_bytes();
+            let words = [&b"RESTORE"[..], key.bytes, ms, &payload, b"REPLACE", b"ABSTTL"];
+            return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
+        }
+        let value = entry.value().bytes().to_vec();
         let words = [&b"SET"[..], key.bytes, &value];
         let tail: Vec<&[u8]> = match &deadline {
             Some(ms) => vec![b"PXAT", ms.as_bytes()],

@@ -2,14 +2,15 @@
 //! run it. Knows no socket: sessions and tests call it alike.
 
 use crate::commands::args::{Args, is_token};
-use crate::commands::ctx::{Ctx, KeyHint, Shards};
-use crate::commands::keys::{FoundKey, find_keys};
+use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
+use crate::commands::keys::{FoundKey, find_keys, names_keys};
+use crate::commands::long::{Finish, LongOp};
 use crate::commands::spec::{Flags, Handler, Propagate, Route, SliceState, SliceStep};
 use crate::commands::table::{Command, KeyRule, table};
 use crate::net::client::ClientState;
 use crate::node::Node;
 use crate::resp::error::CommandError;
-use crate::resp::reply::Reply;
+use crate::resp::reply::{Protocol, Reply};
 use crate::shard::evict::{EvictParams, Policy};
 use crate::shard::state::KeyRef;
 use crate::units::{DbIndex, ShardId, SlotId};
@@ -104,6 +105,9 @@ pub fn admit(
         if client.multi.is_some() {
             gate_in_multi(command, node)?;
         }
+        if client.subs.is_some() || client.is_monitor {
+            gate_listener(command, client)?;
+        }
         Ok(command)
     });
     command.map_err(|error| refused(args, client, node, error))
@@ -130,6 +134,23 @@ fn gate_in_multi(command: &Command, node: &Node) -> Result<(), CommandError> {
         && config.maxmemory_policy() == Policy::NoEviction
         && node.used_bytes() > config.maxmemory();
     if is_full && is_queued_in_multi(command) { Err(CommandError::OOM) } else { Ok(()) }
+}
+
+/// Whether a client that is subscribed or monitors may run a command: a RESP2 client could not tell
+/// messages from replies, and who monitors stays away from the data.
+fn gate_listener(command: &Command, client: &ClientState) -> Result<(), CommandError> {
+    let spec = command.spec;
+    let is_subscribed = client.subs.is_some() && client.protocol == Protocol::Resp2;
+    if is_subscribed
+        && !(spec.name.ends_with("subscribe") || matches!(spec.name, "ping" | "quit" | "reset"))
+    {
+        return Err(CommandError::in_subscribed_mode(spec.name));
+    }
+    let data = Flags::WRITE.union(Flags::READONLY).union(Flags::MAY_REPLICATE);
+    if client.is_monitor && spec.flags.intersects(data) {
+        return Err(CommandError::MONITOR_ON_DATA);
+    }
+    Ok(())
 }
 
 #[cold]
@@ -189,7 +210,10 @@ pub fn plan(
     own: ShardId,
     found: &mut Vec<FoundKey>,
 ) -> Plan {
-    if command.keys == KeyRule::First && matches!(command.spec.handler, Handler::Data(_)) {
+    if command.keys == KeyRule::First
+        && matches!(command.spec.handler, Handler::Data(_))
+        && !command.spec.may_defer(args.len())
+    {
         let key = KeyRef::new(args.at(1));
         return Plan::One(node.owners.of(key.slot), Some(hint(key, 1)));
     }
@@ -200,7 +224,10 @@ pub fn plan(
         Route::Session | Route::Denied(_) => Plan::Session,
         Route::AnySlot => Plan::One(own, None),
         Route::AllSlots => match ShardSet::all(node.cores.len()).single() {
-            Some(shard) if matches!(command.spec.handler, Handler::Data(_)) => {
+            Some(shard)
+                if matches!(command.spec.handler, Handler::Data(_))
+                    && !command.spec.may_defer(args.len()) =>
+            {
                 Plan::One(shard, None)
             }
             _ => Plan::Many(ShardSet::all(node.cores.len())),
@@ -208,8 +235,12 @@ pub fn plan(
         Route::ByKey | Route::SplitKeys => {
             let (set, first) = shards_of(command, args, node, found);
             match (set.single(), command.spec.handler) {
-                (Some(shard), Handler::Data(_)) => Plan::One(shard, first),
-                (None, Handler::Data(_)) if set.0 == 0 => Plan::One(own, None),
+                (Some(shard), Handler::Data(_)) if !command.spec.may_defer(args.len()) => {
+                    Plan::One(shard, first)
+                }
+                (None, Handler::Data(_)) if set.0 == 0 && !command.spec.may_defer(args.len()) => {
+                    Plan::One(own, None)
+                }
                 _ => Plan::Many(if set.0 == 0 { ShardSet(1 << own.0) } else { set }),
             }
         }
@@ -239,6 +270,9 @@ fn shards_of(
         let key = KeyRef::new(args.at(found.index));
         first.get_or_insert(hint(key, found.index));
         set.insert(node.owners.of(key.slot));
+    }
+    if names_keys(command.spec, args) {
+        set = ShardSet::all(node.cores.len());
     }
     (set, first)
 }
@@ -306,6 +340,24 @@ pub fn run_queued(
         _ => run_other(command, ctx, args, reply),
     };
     finish(command, ctx, args, reply, mark, result)
+}
+
+/// Ends a long call under the doors of its keys.
+pub fn finish_long(
+    command: &'static Command,
+    op: Box<dyn LongOp>,
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) {
+    let mark = reply.out().mark();
+    begin(command, ctx);
+    let result = op.finish(ctx, reply).map(|finish| {
+        if let Finish::Again(op) = finish {
+            ctx.later = Later::Long(op);
+        }
+    });
+    finish(command, ctx, args, reply, mark, result);
 }
 
 #[inline]
@@ -457,6 +509,11 @@ pub fn ctx<'a>(
         hint: None,
         dirty: 0,
         effect_count: 0,
+        emptied: false,
+        later: Later::Nothing,
+        may_defer: false,
+        may_leave_reads: false,
+        serving: None,
     }
 }
 

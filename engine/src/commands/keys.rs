@@ -27,7 +27,13 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
             Some(index) => index + 1,
             None => return true,
         },
-        Begin::Unknown => return true,
+        Begin::Unknown => {
+            if let Find::Behind(token) = rule.find {
+                let behind = (2..words).filter(|&i| is_token(args.at(i - 1), token));
+                found.extend(behind.map(|index| FoundKey { index, spec: rule }));
+            }
+            return true;
+        }
     };
     if begin >= words {
         return true;
@@ -61,13 +67,23 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
             }
             (first, first + (count - 1) * step, step)
         }
-        Find::Unknown => return true,
+        Find::Behind(_) | Find::Named(_) | Find::Unknown => return true,
     };
     if last >= words {
         return false;
     }
     found.extend((first..=last).step_by(step).map(|index| FoundKey { index, spec: rule }));
     true
+}
+
+/// Whether the data of a call names further keys, which may be anywhere.
+pub fn names_keys(spec: &'static CommandSpec, args: &Args<'_>) -> bool {
+    spec.keys.iter().any(|rule| match rule.find {
+        Find::Named(tokens) => (2..args.len()).any(|i| {
+            args.at(i).contains(&b'*') && tokens.iter().any(|token| is_token(args.at(i - 1), token))
+        }),
+        _ => false,
+    })
 }
 
 fn keyword_at(args: &Args<'_>, keyword: &str, start_from: i32) -> Option<usize> {

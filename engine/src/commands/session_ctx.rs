@@ -2,6 +2,7 @@
 
 use crate::net::client::ClientState;
 use crate::node::{CoreStats, Node};
+use crate::pubsub::outbox::Outbox;
 use crate::units::{DbIndex, Ms};
 
 /// What the core does for a session after its handler has run, when it takes more than the
@@ -54,9 +55,28 @@ impl ClientFilter {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.addr.as_ref().is_none_or(|addr| *addr == client.addr)
             && self.laddr.as_ref().is_none_or(|laddr| *laddr == client.laddr)
-            && self.kind.is_none_or(|kind| kind == "normal")
+            && self.kind.is_none_or(|kind| kind == client.kind())
             && self.user.as_ref().is_none_or(|user| &**user == "default")
             && self.skip_id != Some(client.id)
+    }
+}
+
+/// Where microseconds come from. Few calls ask, so the clock is not read for all.
+#[derive(Clone, Copy, Debug)]
+pub enum Micros {
+    /// A clock.
+    Clock(fn() -> i64),
+    /// A time that was given.
+    Fixed(i64),
+}
+
+impl Micros {
+    /// Wall time.
+    pub fn get(self) -> i64 {
+        match self {
+            Self::Clock(clock) => clock(),
+            Self::Fixed(us) => us,
+        }
     }
 }
 
@@ -72,11 +92,15 @@ pub struct SessionCtx<'a> {
     /// Time, that of the turn.
     pub now: Ms,
     /// Time in microseconds, at the call.
-    pub now_us: i64,
+    pub micros: Micros,
     /// The call runs inside EXEC.
     pub in_exec: bool,
     /// Set by a handler that needs the core to act. Then it writes no reply itself.
     pub action: Option<SessionAction>,
+    /// What its core has to tell others once the handler has returned.
+    pub outbox: &'a mut Outbox,
+    /// What was written up to here is pushes: it stays even if the client wants no replies.
+    pub pushed: Option<(usize, usize)>,
 }
 
 impl SessionCtx<'_> {

@@ -227,8 +227,8 @@ fn parse_slotsscan(ctx: &Ctx<'_>, args: &Args<'_>) -> Result<(SlotId, u64, u64),
     Ok((slot, cursor, count))
 }
 
-/// Keys after which a slice of SLOTSDEL ends: taking a slot out counts those that expire.
-const DELETED_PER_SLICE: usize = 4096;
+/// Slots that one slice of SLOTSDEL deletes.
+const DELETED_PER_SLICE: usize = 64;
 
 /// One slice of SLOTSDEL. `state.cursor` is the number of slots that are done.
 fn slotsdel(
@@ -247,7 +247,8 @@ fn slotsdel(
         if deleted >= DELETED_PER_SLICE || shard_if_held(ctx, slot).is_none() {
             return Ok(SliceStep::More);
         }
-        deleted += delete_slot(ctx, slot);
+        delete_slot(ctx, slot);
+        deleted += 1;
         push_header(&mut state.elements, b'*', 2);
         push_header(&mut state.elements, b':', slot.index() as u64);
         push_header(&mut state.elements, b':', 0);
@@ -257,16 +258,16 @@ fn slotsdel(
     Ok(SliceStep::DoneArray)
 }
 
-/// Takes all keys of a slot of the selected database out; returns how many there were. The effect
-/// concerns the whole slot: one per key would cost as much as deleting them one by one.
-fn delete_slot(ctx: &mut Ctx<'_>, slot: SlotId) -> usize {
+/// Takes all keys of a slot of the selected database out. The effect concerns the whole slot: one per
+/// key would cost as much as deleting them one by one.
+fn delete_slot(ctx: &mut Ctx<'_>, slot: SlotId) {
     let (db, owner) = (ctx.db, ctx.node.owners.of(slot));
     let Some(shard) = ctx.shards.get(owner) else {
-        return 0;
+        return;
     };
     let len = shard.keys.db(db).map_or(0, |dbase| dbase.table(slot).len());
     if len == 0 {
-        return 0;
+        return;
     }
     touch_watchers(shard, db, slot);
     if let Some(part) = shard.take_slot(db, slot) {
@@ -277,7 +278,6 @@ fn delete_slot(ctx: &mut Ctx<'_>, slot: SlotId) -> usize {
     shard.journal.emit(ctx.clock, Some(slot), db, words.into_iter());
     ctx.effect_count += 1;
     ctx.dirty += len as u64;
-    len
 }
 
 fn touch_watchers(shard: &mut Shard, db: DbIndex, slot: SlotId) {

@@ -50,6 +50,8 @@ pub struct CommandSpec {
     pub merge: Merge,
     /// What the journal records when it has written.
     pub propagate: Propagate,
+    /// Which of its calls may go on after their handler has returned, in steps.
+    pub deferral: Deferral,
     /// Subcommands of a container.
     pub subcommands: &'static [CommandSpec],
     /// What runs.
@@ -76,6 +78,7 @@ impl CommandSpec {
         route: Route::ByKey,
         merge: Merge::First,
         propagate: Propagate::Never,
+        deferral: Deferral::Never,
         subcommands: &[],
         handler: Handler::Container,
     };
@@ -83,6 +86,17 @@ impl CommandSpec {
     /// The name of a subcommand without its container; the whole name otherwise.
     pub fn short_name(&self) -> &'static str {
         self.name.split_once('|').map_or(self.name, |(_, sub)| sub)
+    }
+
+    /// Whether a call of so many words may go on after its handler has returned: in steps, or when
+    /// its keys can serve it (see `commands::long`). Its session waits meanwhile.
+    #[inline]
+    pub const fn may_defer(&self, words: usize) -> bool {
+        match self.deferral {
+            Deferral::Never => self.flags.contains(Flags::BLOCKING),
+            Deferral::Always => true,
+            Deferral::FromWords(min) => words >= min as usize,
+        }
     }
 
     /// Whether it may change data.
@@ -387,6 +401,12 @@ pub enum Find {
         /// Distance of two keys.
         step: u16,
     },
+    /// The word behind each of these; COMMAND does not say it. It finds all keys that there are, and
+    /// perhaps a word that is none.
+    Behind(&'static str),
+    /// No word: data names the keys, by filling in the `*` of a word behind one of these. They may be
+    /// anywhere.
+    Named(&'static [&'static str]),
     /// Nothing that a rule can say.
     Unknown,
 }
@@ -548,6 +568,17 @@ pub enum Merge {
     InKeyOrder,
     /// Arrays are appended.
     Concat,
+}
+
+/// Which calls of a command may turn out to be long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deferral {
+    /// None.
+    Never,
+    /// All: it works on whole collections.
+    Always,
+    /// Those of this many words and more.
+    FromWords(u16),
 }
 
 /// What a write leaves in the journal.

@@ -3,7 +3,10 @@
 use std::sync::OnceLock;
 
 use crate::commands::spec::{Begin, CommandSpec, Find, Handler};
-use crate::commands::{bitmap, connection, docs, generic, server, slots, string, txn};
+use crate::commands::{
+    bitmap, connection, docs, generic, hash, hyperloglog, list, pubsub, server, set, slots, string,
+    txn, zset,
+};
 
 /// A spec with what the data path derives from it.
 #[derive(Debug)]
@@ -35,7 +38,13 @@ static FAMILIES: &[&[CommandSpec]] = &[
     string::SPECS,
     bitmap::SPECS,
     generic::SPECS,
+    hash::SPECS,
+    list::SPECS,
+    hyperloglog::SPECS,
+    pubsub::SPECS,
     txn::SPECS,
+    set::SPECS,
+    zset::SPECS,
     slots::SPECS,
     docs::SPECS,
     server::config::SPECS,
@@ -44,6 +53,7 @@ static FAMILIES: &[&[CommandSpec]] = &[
     server::latency::SPECS,
     server::lolwut::SPECS,
     server::memory::SPECS,
+    server::monitor::SPECS,
     server::process::SPECS,
     server::shutdown::SPECS,
     server::slowlog::SPECS,

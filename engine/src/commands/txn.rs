@@ -11,13 +11,14 @@ use crate::commands::args::Args;
 use crate::commands::connection::act_alone;
 use crate::commands::ctx::Ctx;
 use crate::commands::dispatch;
-use crate::commands::session_ctx::{ClientFilter, SessionAction, SessionCtx};
+use crate::commands::session_ctx::{ClientFilter, Micros, SessionAction, SessionCtx};
 use crate::commands::spec::{
     Access, Acl, Arg, Arity, CommandResult, CommandSpec, Family, Flags, Handler, KeySpec, Purpose,
     Route,
 };
 use crate::commands::table::Command;
 use crate::net::client::{ClientState, Multi, ReplyMode, Watching};
+use crate::pubsub::monitor;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::shard::state::KeyRef;
@@ -222,13 +223,18 @@ fn run(
     let mark = reply.out().mark();
     // An earlier call may have been SELECT or HELLO.
     let reply = &mut Reply::new(reply.out(), client.protocol);
+    let mut keep = mark;
     if let Handler::Session(handler) = command.spec.handler {
-        run_session(ctx, client, command, handler, args, reply);
+        keep = run_session(ctx, client, command, handler, args, reply).unwrap_or(mark);
     } else {
         ctx.db = client.db;
         ctx.protocol = client.protocol;
         ctx.hint = None;
         dispatch::run_queued(command, ctx, args, reply);
+    }
+    if ctx.node.pubsub.has_monitors() {
+        let now_us = ctx.now.0 * 1000;
+        ctx.clock.outbox.extend(monitor::item(ctx.node, client, command, args, now_us));
     }
     // The core counts EXEC; time is EXEC's as well.
     ctx.stats.commands[usize::from(command.id)].calls.add(1);
@@ -236,10 +242,11 @@ fn run(
     if client.reply_mode != ReplyMode::On {
         // Redis: CLIENT REPLY OFF or SKIP within a transaction silences the rest of its reply,
         // although that leaves the client with fewer elements than were announced.
-        reply.out().truncate(mark);
+        reply.out().truncate(keep);
     }
 }
 
+/// Runs a call that concerns the session; returns where the pushes among its output end.
 fn run_session(
     ctx: &mut Ctx<'_>,
     client: &mut ClientState,
@@ -247,7 +254,7 @@ fn run_session(
     handler: fn(&mut SessionCtx<'_>, &Args<'_>, &mut Reply<'_>) -> CommandResult,
     args: &Args<'_>,
     reply: &mut Reply<'_>,
-) {
+) -> Option<(usize, usize)> {
     let mark = reply.out().mark();
     let now = ctx.now;
     let mut session = SessionCtx {
@@ -255,12 +262,15 @@ fn run_session(
         node: ctx.node,
         stats: ctx.stats,
         now,
-        now_us: now.0 * 1000,
+        micros: Micros::Fixed(now.0 * 1000),
         in_exec: true,
         action: None,
+        outbox: &mut ctx.clock.outbox,
+        pushed: None,
     };
     let result = handler(&mut session, args, reply);
     let action = session.action.take();
+    let pushed = session.pushed;
     let result = result.and_then(|()| match action {
         Some(action) if concerns_others(&action, client) => {
             Err(CommandError::OTHER_CLIENTS_IN_EXEC)
@@ -274,6 +284,7 @@ fn run_session(
         ctx.stats.note_error(&error);
         ctx.stats.commands[usize::from(command.id)].failed.add(1);
     }
+    pushed
 }
 
 /// Whether an action may be about other clients than this one.

@@ -13,6 +13,7 @@ use crate::commands::glob;
 use crate::config::spec::{Change, ConfigSpec, OPTION_COUNT, SPECS, at, find};
 use crate::config::value::{OutputLimit, Value, parse, parse_output_limits, print};
 use crate::shard::evict::Policy;
+use crate::types::Limits;
 
 pub mod load;
 pub mod spec;
@@ -27,8 +28,8 @@ pub struct Config {
     numbers: [AtomicI64; OPTION_COUNT],
     /// By position in [`SPECS`]; empty for the rest.
     texts: Box<[ArcSwap<Arc<str>>]>,
-    /// Hard limit of normal clients, from its text; `u64::MAX` if there is none.
-    client_output_bytes_max: AtomicU64,
+    /// Limits of output of normal clients and of subscribers, from their text.
+    output_limits: [[AtomicU64; 3]; 2],
     /// Most clients for which the process may open files.
     maxclients_ceiling: AtomicU64,
     /// DEBUG SET-ACTIVE-EXPIRE.
@@ -54,7 +55,7 @@ impl Default for Config {
         let config = Self {
             numbers: array::from_fn(|_| AtomicI64::new(0)),
             texts: SPECS.iter().map(|_| ArcSwap::new(empty.clone())).collect(),
-            client_output_bytes_max: AtomicU64::new(u64::MAX),
+            output_limits: Default::default(),
             maxclients_ceiling: AtomicU64::new(u64::MAX),
             active_expire: AtomicBool::new(true),
             file: ArcSwapOption::empty(),
@@ -201,9 +202,12 @@ impl Config {
             Value::Number(n) => self.numbers[index].store(n, Relaxed),
             Value::Text(text) => {
                 if index == OUTPUT_LIMIT {
-                    let hard = output_limits(&text)[0].hard_bytes;
-                    let max = if hard == 0 { u64::MAX } else { hard };
-                    self.client_output_bytes_max.store(max, Relaxed);
+                    let [normal, _, pubsub] = output_limits(&text);
+                    for (kept, limit) in self.output_limits.iter().zip([normal, pubsub]) {
+                        kept[0].store(limit.hard_bytes, Relaxed);
+                        kept[1].store(limit.soft_bytes, Relaxed);
+                        kept[2].store(limit.soft_seconds, Relaxed);
+                    }
                 }
                 self.texts[index].store(Arc::new(text.into()));
             }
@@ -316,6 +320,18 @@ impl Config {
         self.number(const { at("lfu-log-factor") }) as u64
     }
 
+    /// Limits of packed collections.
+    pub fn limits(&self) -> Limits {
+        let number = |at| usize::try_from(self.number(at)).unwrap_or(usize::MAX);
+        Limits {
+            hash_entries_max: number(const { at("hash-max-listpack-entries") }),
+            hash_value_bytes_max: number(const { at("hash-max-listpack-value") }),
+            set_ints_max: number(const { at("set-max-intset-entries") }),
+            zset_entries_max: number(const { at("zset-max-listpack-entries") }),
+            zset_value_bytes_max: number(const { at("zset-max-listpack-value") }),
+        }
+    }
+
     /// Slow log threshold in microseconds; negative is off.
     #[inline]
     pub fn slowlog_slower_than_us(&self) -> i64 {
@@ -367,10 +383,15 @@ impl Config {
         self.number(const { at("proto-max-bulk-len") }) as usize
     }
 
-    /// Most bytes of output that one client may let pile up.
+    /// Limit of output of subscribers, or of normal clients.
     #[inline]
-    pub fn client_output_bytes_max(&self) -> usize {
-        self.client_output_bytes_max.load(Relaxed) as usize
+    pub fn client_output_limit(&self, is_subscriber: bool) -> OutputLimit {
+        let kept = &self.output_limits[usize::from(is_subscriber)];
+        OutputLimit {
+            hard_bytes: kept[0].load(Relaxed),
+            soft_bytes: kept[1].load(Relaxed),
+            soft_seconds: kept[2].load(Relaxed),
+        }
     }
 
     /// Limits of output of normal clients, replicas and subscribers, in this order.
@@ -615,7 +636,8 @@ mod tests {
         assert_eq!(config.databases(), 16);
         assert!(config.active_expire() && config.requirepass().is_none());
         assert_eq!(config.proto_max_bulk_bytes(), 512 << 20);
-        assert_eq!(config.client_output_bytes_max(), 1 << 30);
+        assert_eq!(config.client_output_limit(false).hard_bytes, 1 << 30);
+        assert_eq!(config.client_output_limit(true).soft_bytes, 8 << 20);
         assert_eq!(config.client_query_bytes_max(), 1 << 30);
         assert_eq!(config.latency_percentiles(), [50.0, 99.0, 99.9]);
         assert_eq!(&*config.bind(), "127.0.0.1 -::1");
@@ -635,7 +657,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("secret"));
         let limit = [("client-output-buffer-limit", "normal 0 0 0")];
         assert_eq!(set(&config, &limit), Ok(()));
-        assert_eq!(config.client_output_bytes_max(), usize::MAX);
+        assert_eq!(config.client_output_limit(false).hard_bytes, 0);
     }
 
     #[test]

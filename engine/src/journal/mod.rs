@@ -5,6 +5,7 @@
 //! effects of one command, or of one transaction, form a unit. Knows no reader.
 
 use crate::commands::args::OwnedArgs;
+use crate::pubsub::outbox::Outbox;
 use crate::units::{DbIndex, SlotId};
 
 /// One effect.
@@ -24,8 +25,10 @@ pub struct Record {
 
 /// Logical time of a core. It passes with every door, so that effects on one shard that follow from
 /// what was seen on another carry a later time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct LogicalClock {
+    /// What the core has to tell others about what it runs: goes wherever effects are recorded.
+    pub outbox: Outbox,
     /// The latest time seen.
     pub now: u64,
     /// The unit that is open, if one is.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::commands::args::OwnedArgs;
 use crate::commands::table::Command;
+use crate::pubsub::Subscriptions;
 use crate::resp::reply::Protocol;
 use crate::units::{CoreId, DbIndex, Ms};
 
@@ -81,6 +82,12 @@ pub struct ClientState {
     pub multi: Option<Box<Multi>>,
     /// WATCH, if it watches.
     pub watching: Option<Box<Watching>>,
+    /// What it is subscribed to, if it is to anything. Boxed: few sessions are.
+    pub subs: Option<Box<Subscriptions>>,
+    /// It waits in a blocking call.
+    pub is_blocked: bool,
+    /// MONITOR.
+    pub is_monitor: bool,
     /// When it connected.
     pub created_at: Ms,
     /// When its last command came.
@@ -113,6 +120,9 @@ impl ClientState {
             is_unix: false,
             multi: None,
             watching: None,
+            subs: None,
+            is_blocked: false,
+            is_monitor: false,
             created_at: now,
             last_at: now,
             last_command: None,
@@ -120,5 +130,10 @@ impl ClientState {
             query_bytes: 0,
             close_after_reply: false,
         }
+    }
+
+    /// Its class, as CLIENT LIST TYPE and `client-output-buffer-limit` know it.
+    pub fn kind(&self) -> &'static str {
+        if self.subs.is_some() { "pubsub" } else { "normal" }
     }
 }

@@ -1,4 +1,5 @@
 //! Client sessions.
 
+pub mod apart;
 pub mod client;
 pub mod session;

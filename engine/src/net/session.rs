@@ -3,11 +3,14 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use crate::net::apart::{APART_BYTES_MIN, Apart};
 use crate::net::client::ClientState;
 use crate::resp::parse::Parser;
 use crate::resp::reply::OutBuf;
 use crate::shard::batch::Target;
+use crate::shard::waiters::BlockedCall;
 use crate::units::{Ms, ShardId};
 
 /// Output that waits beyond this stops the session's input.
@@ -41,6 +44,19 @@ pub enum Stall {
     Paused(Ms),
 }
 
+/// A blocked call of a session.
+#[derive(Debug)]
+pub struct Blocked {
+    /// What is registered with its keys.
+    pub call: Arc<BlockedCall>,
+    /// Where its reply belongs.
+    pub target: Target,
+    /// When it ends unserved; never if there is none.
+    pub deadline: Option<Ms>,
+    /// It is about to run again on its own core.
+    pub retrying: bool,
+}
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Session {
@@ -54,6 +70,8 @@ pub struct Session {
     pub parser: Parser,
     /// Input that is not run yet.
     pub tail: Vec<u8>,
+    /// Long words of the call that `tail` begins with; only while there are any.
+    pub apart: Option<Box<Apart>>,
     /// Output that is not sent yet.
     pub out: OutBuf,
     /// Bytes of the send that is under way; 0 if none is.
@@ -64,12 +82,18 @@ pub struct Session {
     pub receiving: bool,
     /// Why its input waits.
     pub stall: Stall,
+    /// The call that it is blocked in.
+    pub blocked: Option<Box<Blocked>>,
     /// It is being closed: nothing is read or run any more.
     pub closing: bool,
     /// Its output has been added to this turn's flush list.
     pub in_flush: bool,
     /// The peer will send no more.
     pub input_ended: bool,
+    /// Its next call waits for the replies of those before it.
+    pub awaits_replies: bool,
+    /// Since when its output has been over the soft limit.
+    pub over_soft_limit_since: Option<Ms>,
     tickets: VecDeque<Ticket>,
     ticket_base: u32,
     /// Tickets whose reply lies in the stash: they must be copied before it is cleared.
@@ -92,14 +116,18 @@ impl Session {
             client,
             parser: Parser::default(),
             tail: Vec::new(),
+            apart: None,
             out: OutBuf::default(),
             sending_bytes: 0,
             slow: false,
             receiving: false,
             stall: Stall::None,
+            blocked: None,
             closing: false,
             in_flush: false,
             input_ended: false,
+            awaits_replies: false,
+            over_soft_limit_since: None,
             tickets: VecDeque::new(),
             ticket_base: 0,
             stashed_count: 0,
@@ -108,6 +136,45 @@ impl Session {
             converted: (0, 0),
             version: 0,
         }
+    }
+
+    /// Bytes of input that is not run yet.
+    pub fn input_bytes(&self) -> usize {
+        self.tail.len() + self.apart.as_ref().map_or(0, |apart| apart.bytes())
+    }
+
+    /// Whether `tail` is only the beginning of a call.
+    pub fn needs_input(&self) -> bool {
+        self.tail.len() < self.parser.needed_bytes()
+    }
+
+    /// Receives bytes behind those that wait.
+    pub fn take_in(&mut self, bytes: &[u8]) {
+        let rest = match &mut self.apart {
+            Some(apart) => apart.fill(bytes),
+            None => bytes,
+        };
+        self.tail.extend_from_slice(rest);
+    }
+
+    /// If the tail ends within a long word: moves what there is of it to memory of its own, where the
+    /// rest of it will go as well.
+    pub fn set_long_word_apart(&mut self) {
+        // The tail is empty as well when it was thrown away.
+        if self.tail.is_empty() {
+            return;
+        }
+        if let Some((at, len)) = self.parser.set_apart(APART_BYTES_MIN) {
+            let begun = self.tail.split_off(at);
+            self.apart.get_or_insert_default().begin(len);
+            self.take_in(&begun);
+        }
+    }
+
+    /// Takes the input that waits, to be parsed. It does not end within a word apart.
+    pub fn take_input(&mut self) -> (Vec<u8>, Vec<Arc<Vec<u8>>>) {
+        let apart = self.apart.take().map_or_else(Vec::new, |apart| apart.into_words());
+        (std::mem::take(&mut self.tail), apart)
     }
 
     /// Whether no reply is awaited, so that the next may go straight out.

@@ -35,6 +35,12 @@ impl CommandError {
     pub const OFFSET_OUT_OF_RANGE: Self = Self::fixed("ERR offset is out of range");
     /// A bit offset that no string can have.
     pub const BIT_OFFSET: Self = Self::fixed("ERR bit offset is not an integer or out of range");
+    /// An increment that is no finite number.
+    pub const VALUE_NAN_OR_INFINITY: Self = Self::fixed("ERR value is NaN or Infinity");
+    /// HINCRBY of a field that is no integer.
+    pub const HASH_VALUE_NOT_INTEGER: Self = Self::fixed("ERR hash value is not an integer");
+    /// HINCRBYFLOAT of a field that is no number.
+    pub const HASH_VALUE_NOT_FLOAT: Self = Self::fixed("ERR hash value is not a float");
     /// DECRBY of the one number that has no opposite.
     pub const DECREMENT_OVERFLOW: Self = Self::fixed("ERR decrement would overflow");
     /// Something else than a bit for SETBIT.
@@ -65,6 +71,54 @@ impl CommandError {
     /// LCS of strings whose table is larger than a string may be.
     pub const LCS_TABLE_TOO_LARGE: Self =
         Self::fixed("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
+    /// A number of keys that is none, or no number.
+    pub const NUMKEYS_NOT_POSITIVE: Self = Self::fixed("ERR numkeys should be greater than 0");
+    /// More keys announced than there are words.
+    pub const NUMKEYS_TOO_LARGE: Self =
+        Self::fixed("ERR Number of keys can't be greater than number of args");
+    /// LIMIT of SINTERCARD and ZINTERCARD below zero, or no number.
+    pub const LIMIT_NEGATIVE: Self = Self::fixed("ERR LIMIT can't be negative");
+    /// The one count that has no opposite.
+    pub const NOT_NEGATABLE_INT64: Self = Self::fixed(
+        "ERR value is out of range, value must between -9223372036854775807 and \
+         9223372036854775807",
+    );
+    /// A range of scores with something else than numbers at its ends.
+    pub const SCORE_RANGE: Self = Self::fixed("ERR min or max is not a float");
+    /// A range of names with something else than names at its ends.
+    pub const LEX_RANGE: Self = Self::fixed("ERR min or max not valid string range item");
+    /// ZADD of what is not there and only what is there.
+    pub const ZADD_NX_XX: Self =
+        Self::fixed("ERR XX and NX options at the same time are not compatible");
+    /// ZADD with conditions of which one rules out the other.
+    pub const ZADD_GT_LT_NX: Self =
+        Self::fixed("ERR GT, LT, and/or NX options at the same time are not compatible");
+    /// ZADD INCR of several members.
+    pub const ZADD_INCR_PAIR: Self =
+        Self::fixed("ERR INCR option supports a single increment-element pair");
+    /// A sum of infinities of different sign.
+    pub const SCORE_NAN: Self = Self::fixed("ERR resulting score is not a number (NaN)");
+    /// ZRANGE by rank with LIMIT.
+    pub const LIMIT_BY_RANK: Self = Self::fixed(
+        "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+    );
+    /// ZRANGE by name with scores.
+    pub const WITHSCORES_BY_LEX: Self =
+        Self::fixed("ERR syntax error, WITHSCORES not supported in combination with BYLEX");
+    /// A weight of ZUNION or ZINTER that is no number.
+    pub const WEIGHT_NOT_FLOAT: Self = Self::fixed("ERR weight value is not a float");
+    /// A number of elements to take that is none.
+    pub const COUNT_NOT_POSITIVE: Self = Self::fixed("ERR count should be greater than 0");
+    /// A string that is no HyperLogLog.
+    pub const NO_HLL: Self = Self::fixed("WRONGTYPE Key is not a valid HyperLogLog string value.");
+    /// A HyperLogLog whose registers do not add up.
+    pub const CORRUPTED_HLL: Self = Self::fixed("INVALIDOBJ Corrupted HLL object detected");
+    /// PFDEBUG DECODE of a dense HyperLogLog.
+    pub const HLL_NOT_SPARSE: Self = Self::fixed("ERR HLL encoding is not sparse");
+    /// PFDEBUG of a key that is not there.
+    pub const SPECIFIED_KEY_MISSING: Self = Self::fixed("ERR The specified key does not exist");
+    /// PFSELFTEST that failed.
+    pub const HLL_SELF_TEST: Self = Self::fixed("ERR the arithmetic of HyperLogLogs is broken");
     /// A database that does not exist.
     pub const DB_INDEX: Self = Self::fixed("ERR DB index is out of range");
     /// Source and destination are the same.
@@ -101,6 +155,18 @@ impl CommandError {
         "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
          switching between policies at runtime LRU and LFU data will take some time to adjust.",
     );
+    /// RESTORE of a key that is there.
+    pub const BUSY_KEY: Self = Self::fixed("BUSYKEY Target key name already exists.");
+    /// RESTORE with a time to live below zero.
+    pub const INVALID_TTL: Self = Self::fixed("ERR Invalid TTL value, must be >= 0");
+    /// RESTORE with an idle time below zero.
+    pub const INVALID_IDLETIME: Self = Self::fixed("ERR Invalid IDLETIME value, must be >= 0");
+    /// RESTORE with a frequency that no counter can have.
+    pub const INVALID_FREQ: Self = Self::fixed("ERR Invalid FREQ value, must be >= 0 and <= 255");
+    /// RESTORE of bytes that DUMP has not returned, or a newer version of it.
+    pub const DUMP_FOOTER: Self = Self::fixed("ERR DUMP payload version or checksum are wrong");
+    /// RESTORE of bytes that are no value.
+    pub const BAD_FORMAT: Self = Self::fixed("ERR Bad data format");
     /// SWAPDB: the first index is no number.
     pub const FIRST_DB_INDEX: Self = Self::fixed("ERR invalid first DB index");
     /// SWAPDB: the second index is no number.
@@ -108,8 +174,22 @@ impl CommandError {
     /// A timeout that is no integer.
     pub const TIMEOUT_NOT_INTEGER: Self =
         Self::fixed("ERR timeout is not an integer or out of range");
+    /// A timeout that is no number.
+    pub const TIMEOUT_NOT_FLOAT: Self = Self::fixed("ERR timeout is not a float or out of range");
     /// A timeout below zero.
     pub const TIMEOUT_NEGATIVE: Self = Self::fixed("ERR timeout is negative");
+    /// COUNT below zero.
+    pub const COUNT_NEGATIVE: Self = Self::fixed("ERR COUNT can't be negative");
+    /// LPOS: MAXLEN below zero.
+    pub const MAXLEN_NEGATIVE: Self = Self::fixed("ERR MAXLEN can't be negative");
+    /// SORT by what is no number.
+    pub const SORT_SCORE: Self =
+        Self::fixed("ERR One or more scores can't be converted into double");
+    /// LPOS: RANK of none.
+    pub const LPOS_RANK: Self = Self::fixed(
+        "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
+         negative to start from the end of the list",
+    );
     /// A number that Codis' commands do not take.
     pub const OUT_OF_RANGE: Self = Self::fixed("ERR value is out of range");
 
@@ -138,6 +218,8 @@ impl CommandError {
 
     /// The command cannot be queued.
     pub const NOT_IN_MULTI: Self = Self::fixed("ERR Command not allowed inside a transaction");
+    /// CLIENT UNBLOCK ... ERROR.
+    pub const UNBLOCKED: Self = Self::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
     /// CLIENT KILL of an address that nobody has.
     pub const NO_SUCH_CLIENT: Self = Self::fixed("ERR No such client");
     /// A peer from elsewhere, while anybody could be there.
@@ -211,6 +293,14 @@ impl CommandError {
     pub const DISCARD_WITHOUT_MULTI: Self = Self::fixed("ERR DISCARD without MULTI");
     /// WATCH within MULTI.
     pub const WATCH_IN_MULTI: Self = Self::fixed("ERR WATCH inside MULTI is not allowed");
+    /// SSUBSCRIBE within a transaction.
+    pub const SSUBSCRIBE_IN_EXEC: Self =
+        Self::fixed("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
+    /// MONITOR within a transaction.
+    pub const MONITOR_IN_EXEC: Self =
+        Self::fixed("ERR MONITOR isn't allowed for DENY BLOCKING client");
+    /// A client that monitors and wants data.
+    pub const MONITOR_ON_DATA: Self = Self::fixed("ERR Replica can't interact with the keyspace");
     /// SLOWLOG GET of fewer than no entries.
     pub const SLOWLOG_COUNT: Self = Self::fixed("ERR count should be greater than or equal to -1");
     /// SHUTDOWN ABORT while the server is not ending.
@@ -303,6 +393,19 @@ impl CommandError {
         ))
     }
 
+    /// A subcommand of PFDEBUG that does not exist.
+    pub fn unknown_pfdebug(sub: &[u8]) -> Self {
+        Self::owned(format!("ERR Unknown PFDEBUG subcommand '{}'", quoted(sub)))
+    }
+
+    /// A command that a subscribed RESP2 client may not send. `name` as in the spec.
+    pub fn in_subscribed_mode(name: &str) -> Self {
+        Self::owned(format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+             RESET are allowed in this context"
+        ))
+    }
+
     /// A subcommand of DEBUG that this server knows and does not have.
     pub fn debug_refused(sub: &str) -> Self {
         Self::owned(format!("ERR DEBUG {} is not available", sub.to_ascii_uppercase()))
@@ -344,6 +447,11 @@ impl CommandError {
     pub fn no_samples(event: &[u8]) -> Self {
         let event = quoted(event);
         Self::owned(format!("ERR No samples available for event '{event}'"))
+    }
+
+    /// A combination of no sorted sets. `name` is the command's.
+    pub fn input_key_needed(name: &str) -> Self {
+        Self::owned(format!("ERR at least 1 input key is needed for '{name}' command"))
     }
 
     /// An expire time that is not allowed. `name` is the command's.

@@ -81,11 +81,12 @@ impl Parser {
         let base = ranges.len();
         let (words_left, at, word_bytes) = match self.partial.take() {
             Some(partial) => {
-                let shifted = partial
-                    .ranges
-                    .iter()
-                    .map(|r| ArgRange { start: r.start + start as u32, end: r.end + start as u32 });
-                ranges.extend(shifted);
+                if bytes.len() - start < partial.at {
+                    // The line end of a word apart is still to come.
+                    self.partial = Some(partial);
+                    return Parsed::Incomplete;
+                }
+                ranges.extend(partial.ranges.iter().map(|range| range.later(start)));
                 (partial.words_left, start + partial.at, partial.word_bytes)
             }
             None => {
@@ -169,11 +170,28 @@ impl Parser {
         at: usize,
         word_bytes: Option<usize>,
     ) {
-        let relative = ranges
-            .drain(base..)
-            .map(|r| ArgRange { start: r.start - start as u32, end: r.end - start as u32 });
-        let ranges = relative.collect();
+        let ranges = ranges.drain(base..).map(|range| range.earlier(start)).collect();
         self.partial = Some(Box::new(Partial { ranges, words_left, at: at - start, word_bytes }));
+    }
+
+    /// If the word under way has at least `bytes_min` bytes: where they begin, and how many there are.
+    /// From now on it counts as received: it is apart, and its line end comes in its place.
+    pub fn set_apart(&mut self, bytes_min: usize) -> Option<(usize, usize)> {
+        let partial = self.partial.as_mut()?;
+        let len = partial.word_bytes.filter(|&len| len >= bytes_min)?;
+        let at = partial.at;
+        let index = partial.ranges.iter().filter(|range| range.is_apart()).count();
+        partial.ranges.push(ArgRange::apart(index));
+        partial.words_left -= 1;
+        partial.word_bytes = None;
+        partial.at = at + 2;
+        Some((at, len))
+    }
+
+    /// Puts a call back that cannot run yet: the next look at the same bytes finds it parsed. `ranges`
+    /// from `base` on are its words, it begins at `start` and ends at `end`.
+    pub fn put_back(&mut self, ranges: &mut Vec<ArgRange>, base: usize, start: usize, end: usize) {
+        self.keep(start, ranges, base, 0, end, None);
     }
 }
 
@@ -403,6 +421,20 @@ mod tests {
                 assert_eq!(calls, expected, "cut at {cut} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn call_that_was_put_back_is_parsed_again() {
+        let input = b"PING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+        let mut parser = Parser::default();
+        let mut ranges = Vec::new();
+        assert_eq!(parser.next(input, 6, LIMITS, &mut ranges), Parsed::Call(input.len()));
+        parser.put_back(&mut ranges, 0, 6, input.len());
+        assert!(ranges.is_empty());
+        let rest = &input[6..];
+        assert_eq!(parser.needed_bytes(), rest.len());
+        assert_eq!(parser.next(rest, 0, LIMITS, &mut ranges), Parsed::Call(rest.len()));
+        assert_eq!(words(rest, &ranges), [b"GET".to_vec(), b"k".to_vec()]);
     }
 
     #[test]

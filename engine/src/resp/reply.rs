@@ -1,6 +1,7 @@
 //! Encodes replies in RESP2 or RESP3. Owns no socket: bytes go into an [`OutBuf`].
 
-use std::sync::Arc;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::resp::error::CommandError;
 use crate::resp::number;
@@ -15,13 +16,44 @@ pub struct OutBuf {
     splices: Vec<Splice>,
 }
 
-/// A shared value within an [`OutBuf`].
+/// Something within an [`OutBuf`] that is not in its bytes.
 #[derive(Debug, Clone)]
 pub struct Splice {
     /// Comes after this many bytes of the buffer.
     pub at: usize,
-    /// The value.
-    pub data: Arc<Vec<u8>>,
+    /// What comes.
+    pub piece: Piece,
+}
+
+/// What a [`Splice`] puts in.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    /// A shared value.
+    Shared(Arc<Vec<u8>>),
+    /// Elements that are written when their turn to be sent comes. One buffer at a time uses it: the
+    /// lock is never waited for.
+    Stream(Arc<Mutex<dyn Stream>>, Protocol),
+}
+
+impl Piece {
+    /// Its bytes; none yet if it is a stream.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(data) => data,
+            Self::Stream(..) => &[],
+        }
+    }
+}
+
+/// The elements of a long reply, written while it is being sent.
+pub trait Stream: Debug + Send {
+    /// Writes some more, some tens of kilobytes. `false` when all is written.
+    fn fill(&mut self, reply: &mut Reply<'_>) -> bool;
+}
+
+fn fill(stream: &Mutex<dyn Stream>, protocol: Protocol, out: &mut OutBuf) -> bool {
+    let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+    stream.fill(&mut Reply::new(out, protocol))
 }
 
 impl OutBuf {
@@ -31,9 +63,9 @@ impl OutBuf {
         self.bytes.is_empty() && self.splices.is_empty()
     }
 
-    /// All bytes, splices included.
+    /// All bytes, splices included; what streams will write is not known.
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.splices.iter().map(|s| s.data.len()).sum::<usize>()
+        self.bytes.len() + self.splices.iter().map(|s| s.piece.bytes().len()).sum::<usize>()
     }
 
     /// A place that [`truncate`](Self::truncate) returns to.
@@ -54,13 +86,19 @@ impl OutBuf {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Appends bytes that are shared, not copied.
+    pub fn extend_shared(&mut self, data: &Arc<Vec<u8>>) {
+        let at = self.bytes.len();
+        self.splices.push(Splice { at, piece: Piece::Shared(Arc::clone(data)) });
+    }
+
     /// Appends everything in `other` from `from` to `to` (marks of `other`).
     pub fn append_range(&mut self, other: &Self, from: (usize, usize), to: (usize, usize)) {
         let base = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes[from.0..to.0]);
         for splice in &other.splices[from.1..to.1] {
             let at = base + (splice.at - from.0);
-            self.splices.push(Splice { at, data: Arc::clone(&splice.data) });
+            self.splices.push(Splice { at, piece: splice.piece.clone() });
         }
     }
 
@@ -74,6 +112,27 @@ impl OutBuf {
         (&self.bytes, &self.splices)
     }
 
+    /// Takes what can be sent now: everything, or what comes before the end of a stream's next part.
+    pub fn take_sendable(&mut self) -> Self {
+        let is_stream = |splice: &Splice| matches!(splice.piece, Piece::Stream(..));
+        let Some(index) = self.splices.iter().position(is_stream) else {
+            return std::mem::take(self);
+        };
+        let at = self.splices[index].at;
+        let rest = self.bytes.split_off(at);
+        let mut head = Self {
+            bytes: std::mem::replace(&mut self.bytes, rest),
+            splices: self.splices.drain(..index).collect(),
+        };
+        self.splices.iter_mut().for_each(|splice| splice.at -= at);
+        if let Piece::Stream(stream, protocol) = &self.splices[0].piece
+            && !fill(stream, *protocol, &mut head)
+        {
+            self.splices.remove(0);
+        }
+        head
+    }
+
     /// Forgets everything; keeps at most `capacity_max` bytes of memory.
     pub fn clear(&mut self, capacity_max: usize) {
         self.bytes.clear();
@@ -85,7 +144,7 @@ impl OutBuf {
 
     /// Memory that it holds, splices counted in full.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.splices.iter().map(|s| s.data.len()).sum::<usize>()
+        self.bytes.capacity() + self.splices.iter().map(|s| s.piece.bytes().len()).sum::<usize>()
     }
 
     /// Everything in one piece: for tests and small internal replies.
@@ -94,7 +153,12 @@ impl OutBuf {
         let mut from = 0;
         for splice in &self.splices {
             all.extend_from_slice(&self.bytes[from..splice.at]);
-            all.extend_from_slice(&splice.data);
+            all.extend_from_slice(splice.piece.bytes());
+            if let Piece::Stream(stream, protocol) = &splice.piece {
+                let mut out = Self::default();
+                while fill(stream, *protocol, &mut out) {}
+                all.extend_from_slice(&out.to_vec());
+            }
             from = splice.at;
         }
         all.extend_from_slice(&self.bytes[from..]);
@@ -205,9 +269,15 @@ impl<'a> Reply<'a> {
     /// A bulk string that is shared, not copied.
     pub fn bulk_shared(&mut self, data: &Arc<Vec<u8>>) {
         self.header(b'$', data.len() as i64);
-        let at = self.out.bytes.len();
-        self.out.splices.push(Splice { at, data: Arc::clone(data) });
+        self.out.extend_shared(data);
         self.out.extend(b"\r\n");
+    }
+
+    /// Elements that are written while the reply is being sent. Their number has been announced.
+    pub fn stream(&mut self, stream: impl Stream + 'static) {
+        let at = self.out.bytes.len();
+        let piece = Piece::Stream(Arc::new(Mutex::new(stream)), self.protocol);
+        self.out.splices.push(Splice { at, piece });
     }
 
     /// An integer as a bulk string.

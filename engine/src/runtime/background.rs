@@ -1,16 +1,20 @@
 //! What a core does between requests: expiry, freeing, idle clients, memory, and levelling load.
 //! Each job is stepped by the turn within a budget of its own.
 
+use crate::commands::ctx::Shards;
 use crate::net::session::Stall;
 use crate::observe::latency::Event;
+use crate::runtime::pubsub::is_over_limit;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::Core;
-use crate::slots::hash::slot_of;
 use crate::sys::malloc;
-use crate::units::{DATABASES_MAX, DbIndex, Ms, SLOT_COUNT, ShardId, SlotId};
+use crate::types::yard;
+use crate::units::{Ms, SLOT_COUNT, ShardId, SlotId};
 
 /// Time that the jobs of a turn may take together.
 const STEP_BUDGET_NS: u64 = 100_000;
+/// Time that a turn frees what was let go of on its thread.
+const YARD_BUDGET_NS: u64 = 100_000;
 /// Records fired per look at the clock.
 const EXPIRE_COUNT: usize = 32;
 /// How often deadlines are looked at while keys expire.
@@ -19,6 +23,8 @@ const EXPIRE_EVERY_MS: i64 = 25;
 const CRON_EVERY_MS: i64 = 100;
 /// How often an idle core looks at anything.
 const IDLE_EVERY_MS: i64 = 1_000;
+/// How often registrations of calls that have ended are looked for.
+const WAITERS_EVERY_MS: i64 = 5_000;
 /// How often the balancer compares loads.
 const BALANCE_EVERY_MS: i64 = 1_000;
 /// Slots move when the busiest shard has this much more load than the idlest, in percent.
@@ -33,6 +39,7 @@ pub struct Background {
     cron_at: Ms,
     memory_at: Ms,
     balance_at: Ms,
+    waiters_at: Ms,
     stop_at: Option<Ms>,
     /// More expired keys or memory to free than one step could do.
     pending: bool,
@@ -49,6 +56,7 @@ impl Background {
             cron_at: now,
             memory_at: now,
             balance_at: Ms(now.0 + BALANCE_EVERY_MS),
+            waiters_at: now,
             stop_at: None,
             pending: false,
             idle_cursor: 0,
@@ -82,12 +90,22 @@ impl Core {
     /// Steps every job that is due.
     pub(super) fn step_background(&mut self) {
         let now = self.now;
+        self.clear_yard();
         if self.background.pending || self.background.expire_at <= now {
             self.expire_and_free();
         }
         if self.background.cron_at <= now {
             self.cron();
         }
+    }
+
+    /// Frees what was let go of on this thread until the budget is spent.
+    fn clear_yard(&mut self) {
+        if yard::is_empty() {
+            return;
+        }
+        let begun = self.clock.ticks();
+        while yard::step() && self.clock.ns_between(begun, self.clock.ticks()) <= YARD_BUDGET_NS {}
     }
 
     /// Deletes expired keys and frees memory until the budget is spent.
@@ -149,6 +167,13 @@ impl Core {
         {
             shard.watches.sweep();
         }
+        if let Some(shard) = &mut self.held[self.id.index()]
+            && !shard.waiters.is_empty()
+            && self.background.waiters_at <= self.now
+        {
+            self.background.waiters_at = Ms(self.now.0 + WAITERS_EVERY_MS);
+            shard.waiters.sweep();
+        }
         if self.id.0 == 0 && self.background.balance_at <= self.now {
             self.background.balance_at = Ms(self.now.0 + BALANCE_EVERY_MS);
             if self.node.config.slot_balance() && self.peers.core_count() > 1 {
@@ -174,7 +199,16 @@ impl Core {
                 session.out.clear(0);
                 session.tail.shrink_to_fit();
             }
-            if timeout_ms > 0 && idle_ms > timeout_ms && session.stall == Stall::None {
+            let limit = self.node.config.client_output_limit(session.client.subs.is_some());
+            if !session.closing && is_over_limit(session, limit, self.now) {
+                let token = Token { index: index as u32, generation: session.generation };
+                self.stats.overflow_disconnections.add(1);
+                self.close(token, Some("output is over client-output-buffer-limit"));
+                continue;
+            }
+            // Who listens has nothing to say.
+            let listens = session.client.subs.is_some() || session.client.is_monitor;
+            if timeout_ms > 0 && idle_ms > timeout_ms && session.stall == Stall::None && !listens {
                 let token = Token { index: index as u32, generation: session.generation };
                 self.close(token, None);
             }
@@ -252,16 +286,9 @@ impl Core {
     fn move_slot(&mut self, slot: SlotId, to: ShardId) {
         let from = self.node.owners.of(slot);
         invariant!(slot.index() < SLOT_COUNT && from != to, "a slot moves to another shard");
-        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
-            let source = self.held[from.index()].as_mut().expect("both doors are held");
-            // Watches of its keys do not move along: their transactions lose, and are tried again.
-            source.watches.touch_where(db, |key| slot_of(key) == slot);
-            let Some(part) = source.take_slot(db, slot) else {
-                continue;
-            };
-            let target = self.held[to.index()].as_mut().expect("both doors are held");
-            target.put_slot(db, slot, part);
-        }
+        let mut shards = Shards::Many(&mut self.held);
+        let (source, target) = shards.pair(from, to).expect("both doors are held");
+        source.give_slot(slot, target);
         self.node.owners.give(slot, to);
     }
 }

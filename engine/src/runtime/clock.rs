@@ -32,7 +32,7 @@ impl Clock {
 
     /// Wall time in microseconds.
     #[expect(clippy::disallowed_methods, reason = "the only reader of clocks")]
-    pub fn now_us(&self) -> i64 {
+    pub fn now_us() -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |d| d.as_micros() as i64)
     }

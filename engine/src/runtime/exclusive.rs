@@ -2,11 +2,15 @@
 //! for which a session waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::commands::args::OwnedArgs;
+use crate::commands::args::{Args, OwnedArgs};
+use crate::commands::blocking::serve_ready;
 use crate::commands::connection;
-use crate::commands::ctx::Shards;
+use crate::commands::ctx::{Ctx, Later, Shards};
 use crate::commands::dispatch::{self, Plan, ShardSet};
+use crate::commands::keys::find_keys;
+use crate::commands::long::LongOp;
 use crate::commands::session_ctx::SessionAction;
 use crate::commands::spec::{Handler, SliceState, SliceStep};
 use crate::commands::table::Command;
@@ -17,6 +21,8 @@ use crate::runtime::peers::Letter;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::{Alarm, Core};
 use crate::shard::batch::Target;
+use crate::shard::waiters::BlockedCall;
+use crate::slots::hash::slot_of;
 use crate::units::{CoreId, DbIndex, Ms};
 
 /// Exclusive calls of one turn end after this; the rest runs in the next.
@@ -45,6 +51,19 @@ pub struct Exclusive {
     pub version: u32,
     /// Its session waits for it. Not so for a request that runs again.
     pub stalls: bool,
+    /// How far it is.
+    pub work: Work,
+}
+
+/// How far an exclusive call is.
+#[derive(Debug)]
+pub enum Work {
+    /// It has not begun.
+    Start,
+    /// It works in steps, or has done so.
+    Steps(Box<dyn LongOp>),
+    /// It was blocked, and may be served now.
+    Retry(Arc<BlockedCall>),
 }
 
 /// A call that runs in slices, each on one shard.
@@ -101,6 +120,11 @@ impl Core {
             match self.peers.shards[index].take_or_wait(self.id) {
                 Some(held) => self.held[index] = Some(held),
                 None => {
+                    if self.waiting != Some(shard) {
+                        // Another call's, or the same one's by an older plan, of a higher door: handed
+                        // to a core that waits for a lower one it would be held out of order.
+                        self.stop_waiting();
+                    }
                     self.waiting = Some(shard);
                     // Its owner lets go at the end of its turn; if it sleeps, a borrower will.
                     return false;
@@ -130,25 +154,30 @@ impl Core {
         let begun = self.clock.ticks();
         // Calls whose earlier requests have to end first: only when slots have moved meanwhile.
         let mut deferred = VecDeque::new();
+        let mut waits = false;
         while let Some(call) = self.moved.pop_front().or_else(|| self.exclusive.pop_front()) {
-            let version = self.node.owners.version();
-            let Some(session) = self.session_mut(call.token).filter(|session| !session.closing)
-            else {
+            if self.session_mut(call.token).is_none_or(|session| session.closing) {
                 continue;
-            };
-            if call.stalls && call.version != version && !session.is_next(call.target) {
+            }
+            if self.is_overtaking(&call) {
                 deferred.push_back(call);
                 continue;
             }
             let set = self.plan_exclusive(&call);
             if !self.acquire(set) {
                 self.put_back(call);
+                waits = true;
                 break;
             }
             // With the doors held, the owners of the slots cannot change any more.
             let again = self.plan_exclusive(&call);
             if again.0 & !set.0 != 0 {
                 self.put_back(call);
+                continue;
+            }
+            // What was mailed to a shard that is none of them any more may not have run.
+            if self.is_overtaking(&call) {
+                deferred.push_back(call);
                 continue;
             }
             let moved_count = self.moved.len();
@@ -166,10 +195,20 @@ impl Core {
         while let Some(call) = deferred.pop_back() {
             self.exclusive.push_front(call);
         }
-        if self.exclusive.is_empty() && self.moved.is_empty() {
+        if !waits {
+            // The call that waited may have been deferred: what it waits for now may need that door.
             self.stop_waiting();
+        }
+        if self.exclusive.is_empty() && self.moved.is_empty() {
             self.release_foreign_doors();
         }
+    }
+
+    /// Whether earlier requests of a call's session may have met a move: they run again first.
+    fn is_overtaking(&mut self, call: &Exclusive) -> bool {
+        call.stalls
+            && call.version != self.node.owners.version()
+            && self.session_mut(call.token).is_some_and(|session| !session.is_next(call.target))
     }
 
     fn put_back(&mut self, call: Exclusive) {
@@ -205,7 +244,12 @@ impl Core {
         }
     }
 
-    fn run_exclusive_call(&mut self, call: Exclusive) {
+    fn run_exclusive_call(&mut self, mut call: Exclusive) {
+        if let Work::Retry(blocked) = &call.work
+            && !self.resume_blocked(blocked, call.token)
+        {
+            return;
+        }
         let index = call.token.index as usize;
         let args = call.words.args();
         let mut out = OutBuf::default();
@@ -222,15 +266,39 @@ impl Core {
             let result = handler(&mut ctx, client, &args, &mut reply);
             dispatch::finish(call.command, &mut ctx, &args, &mut reply, mark, result);
         } else {
+            ctx.may_defer = call.stalls;
             ctx.clock.begin_unit();
-            dispatch::run_data(call.command, &mut ctx, &args, &mut reply);
+            match std::mem::replace(&mut call.work, Work::Start) {
+                Work::Start => {
+                    dispatch::run_data(call.command, &mut ctx, &args, &mut reply);
+                }
+                Work::Steps(op) => {
+                    dispatch::finish_long(call.command, op, &mut ctx, &args, &mut reply);
+                }
+                Work::Retry(blocked) => {
+                    dispatch::run_data(call.command, &mut ctx, &args, &mut reply);
+                    // What it leaves may serve those behind it.
+                    signal_keys(&mut ctx, call.command, &args);
+                    call.work = Work::Retry(blocked);
+                }
+            }
             ctx.clock.end_unit();
         }
+        let later = std::mem::take(&mut ctx.later);
+        serve_ready(&mut ctx, &mut self.woken);
+        if call.command.spec.name == "exec" {
+            self.show_call(call.token.index, call.command, &args);
+        }
+        self.settle_outbox(Some(call.token));
         let ns = self.count_exclusive(call.command, begun);
         if ns >= self.node.slow_ns() {
             let client = &self.sessions[index].client;
             self.node.note_slow(call.command, &args, ns, self.now, client);
         }
+        if !matches!(later, Later::Nothing) {
+            return self.defer(call, later);
+        }
+        self.sessions[index].blocked = None;
         if call.stalls {
             self.complete(call.token, call.target, out);
         } else {
@@ -258,7 +326,7 @@ impl Core {
     }
 
     /// Gives a waiting session its reply and lets it go on.
-    fn complete(&mut self, token: Token, target: Target, reply: OutBuf) {
+    pub(super) fn complete(&mut self, token: Token, target: Target, reply: OutBuf) {
         let Some(session) = self
             .sessions
             .get_mut(token.index as usize)
@@ -462,9 +530,10 @@ impl Core {
                 hit.iter().for_each(|&token| self.close(token, None));
                 (String::new(), hit.len())
             }
-            SessionAction::Unblock { .. } | SessionAction::Shutdown | SessionAction::Sleep(_) => {
-                (String::new(), 0)
+            SessionAction::Unblock { id, error } => {
+                (String::new(), usize::from(self.unblock_client(*id, *error)))
             }
+            SessionAction::Shutdown | SessionAction::Sleep(_) => (String::new(), 0),
         }
     }
 
@@ -511,6 +580,17 @@ impl Core {
     /// Whether exclusive calls can go on without any event.
     pub(super) fn exclusive_ready(&self) -> bool {
         !(self.exclusive.is_empty() && self.moved.is_empty()) && self.waiting.is_none()
+    }
+}
+
+/// Has the calls served that wait for the keys of a call which may have left something in them.
+fn signal_keys(ctx: &mut Ctx<'_>, command: &Command, args: &Args<'_>) {
+    let db = ctx.db;
+    let mut found = Vec::new();
+    find_keys(command.spec, args, &mut found);
+    for found in found {
+        let key = args.at(found.index);
+        ctx.shard(slot_of(key)).waiters.signal(db, key);
     }
 }
 

@@ -1,18 +1,21 @@
 //! From received bytes to requests: parses each session's input, answers what concerns the session
 //! only, and gathers the rest for the shards.
 
-use crate::commands::args::Args;
 use crate::commands::dispatch::{self, Plan};
-use crate::commands::session_ctx::SessionCtx;
+use crate::commands::session_ctx::{Micros, SessionCtx};
 use crate::commands::spec::Handler;
 use crate::commands::table::Command;
-use crate::net::client::ReplyMode;
-use crate::net::session::{Stall, TAIL_STALL_BYTES};
-use crate::node::Pause;
+use crate::net::apart::Apart;
+use crate::net::client::{ClientState, ReplyMode};
+use crate::net::session::{Session, Stall, TAIL_STALL_BYTES};
+use crate::node::{Node, Pause};
+use crate::pubsub::monitor;
 use crate::resp::error::CommandError;
 use crate::resp::parse::{Limits, Parsed};
 use crate::resp::reply::{OutBuf, Reply};
-use crate::runtime::exclusive::{Exclusive, Sliced};
+use crate::runtime::clock::Clock;
+use crate::runtime::exclusive::{Exclusive, Sliced, Work};
+use crate::runtime::pubsub::{is_shown_first, waits_for_listeners};
 use crate::runtime::requests::Chunk;
 use crate::runtime::ring::{BufferId, Token};
 use crate::runtime::turn::{Alarm, Core, Input};
@@ -31,8 +34,6 @@ enum Flow {
 
 /// Most batches of mail that may wait for a full mailbox before input waits as well.
 const LATE_MAIL_MAX: usize = 16;
-/// Reserve the whole of a large word once this much of it has come.
-const RESERVE_FROM_BYTES: usize = 1 << 20;
 
 impl Core {
     /// Parses input until there is none or the time is up. Whether more is left.
@@ -66,6 +67,9 @@ impl Core {
             Input::End(token) => {
                 if let Some(session) = self.session_mut(token) {
                     session.input_ended = true;
+                    if session.blocked.is_some() {
+                        return self.close(token, None);
+                    }
                     self.resume_session(token);
                 }
             }
@@ -87,23 +91,19 @@ impl Core {
         if session.tail.is_empty() && session.may_run() {
             return self.parse(token.index, Chunk::Buffer(buffer, len));
         }
-        let needed = session.parser.needed_bytes();
-        if session.tail.len() >= RESERVE_FROM_BYTES && needed > session.tail.capacity() {
-            session.tail.reserve_exact(needed - session.tail.len());
-        }
-        session.tail.extend_from_slice(self.ring.bytes(&buffer, len));
+        session.take_in(self.ring.bytes(&buffer, len));
         self.ring.recycle(buffer);
-        if session.tail.len() > limit {
+        if session.input_bytes() > limit {
             self.stats.overflow_disconnections.add(1);
             return self.close(token, Some("input is over client-query-buffer-limit"));
         }
         if session.may_run() {
             // Nothing new can be complete before the word that is under way is.
-            if session.tail.len() >= session.parser.needed_bytes() {
-                let tail = std::mem::take(&mut session.tail);
-                self.parse(token.index, Chunk::Owned(tail));
+            if !session.needs_input() {
+                let (tail, apart) = session.take_input();
+                self.parse(token.index, Chunk::Owned(tail, apart));
             }
-        } else if session.tail.len() > TAIL_STALL_BYTES && session.receiving {
+        } else if session.input_bytes() > TAIL_STALL_BYTES && session.receiving {
             // What is armed delivers a little more; then the peer's window closes.
             self.ring.cancel_receive(token);
         }
@@ -116,19 +116,21 @@ impl Core {
         if !session.may_run() {
             return;
         }
-        if !session.tail.is_empty() {
-            let tail = std::mem::take(&mut session.tail);
-            self.parse(token.index, Chunk::Owned(tail));
+        if !session.tail.is_empty() && !session.needs_input() {
+            let (tail, apart) = session.take_input();
+            self.parse(token.index, Chunk::Owned(tail, apart));
         }
         let Some(session) = self.sessions.get_mut(token.index as usize) else {
             return;
         };
-        if session.tail.len() <= TAIL_STALL_BYTES && session.may_run() {
+        let may_receive = session.tail.len() <= TAIL_STALL_BYTES || session.needs_input();
+        if may_receive && session.may_run() {
             Self::arm_receive(&mut self.ring, token, session);
         }
         if session.input_ended && session.may_run() {
             // What is left can never become complete.
             session.tail.clear();
+            session.apart = None;
             self.close_if_done(token);
         }
     }
@@ -155,7 +157,11 @@ impl Core {
                         at = next;
                         break;
                     }
-                    Flow::Hold => break,
+                    Flow::Hold => {
+                        let session = &mut self.sessions[index as usize];
+                        session.parser.put_back(&mut self.round.ranges, base, at, next);
+                        break;
+                    }
                 },
                 Parsed::Inline(words, next) => {
                     self.round.ranges.extend_from_slice(words.ranges());
@@ -191,7 +197,12 @@ impl Core {
         invariant!(session.tail.is_empty(), "a session's input is in two places");
         match chunk {
             // Nothing of it was run: no request points into it, so it is not copied.
-            Chunk::Owned(bytes) if at == 0 => session.tail = std::mem::take(bytes),
+            Chunk::Owned(bytes, apart) if at == 0 => {
+                session.tail = std::mem::take(bytes);
+                if !apart.is_empty() {
+                    session.apart = Some(Box::new(Apart::of_words(std::mem::take(apart))));
+                }
+            }
             _ => {
                 let rest = &chunk.bytes(&self.ring)[at..];
                 if !rest.is_empty() && !session.client.close_after_reply {
@@ -199,7 +210,8 @@ impl Core {
                 }
             }
         }
-        session.client.query_bytes = session.tail.len();
+        session.set_long_word_apart();
+        session.client.query_bytes = session.input_bytes();
         if !session.tail.is_empty() && session.stall == Stall::None && !session.may_run() {
             // It stopped for its output or its requests: both may be done when the round ends.
             self.round.hungry.push(Token { index, generation: session.generation });
@@ -209,8 +221,8 @@ impl Core {
     /// Answers or gathers one call, whose words begin at `base` of the ranges.
     fn call(&mut self, index: u32, chunk: u32, base: usize) -> Flow {
         let words = (base as u32, (self.round.ranges.len() - base) as u32);
-        let bytes = self.round.chunks[chunk as usize].bytes(&self.ring);
-        let args = Args::new(bytes, &self.round.ranges[base..]);
+        let input = &self.round.chunks[chunk as usize];
+        let args = input.args(&self.ring, &self.round.ranges[base..]);
         let session = &mut self.sessions[index as usize];
         let client = &mut session.client;
         client.last_at = self.now;
@@ -240,16 +252,13 @@ impl Core {
             self.alarms.insert(until, Alarm::Resume(token));
             return Flow::Hold;
         }
-        // Before planning: what is planned by this version is checked if it is not the one it meets.
-        let version = self.node.owners.version();
-        if session.version != version {
-            if !session.is_settled() {
-                // Slots have moved. What is under way may have to run again, and must not be overtaken.
-                self.round.hungry.push(Token { index, generation: session.generation });
-                return Flow::Hold;
-            }
-            session.version = version;
+        if is_out_of_date(self.node, session)
+            || waits_for_listeners(self.node, &self.logical.outbox, command, session)
+        {
+            self.round.hungry.push(Token { index, generation: session.generation });
+            return Flow::Hold;
         }
+        let version = session.version;
         let client = &mut session.client;
         if client.multi.is_some() && dispatch::is_queued_in_multi(command) {
             dispatch::queue(command, &args, client);
@@ -267,14 +276,18 @@ impl Core {
         if crate::commands::generic::sliced_variant(command.spec.name, &args).is_some() {
             plan = Plan::Sliced;
         }
-        let silent = match client.reply_mode {
-            ReplyMode::On => false,
-            ReplyMode::Off => true,
-            ReplyMode::SkipNext | ReplyMode::Skip => {
-                client.reply_mode = ReplyMode::On;
-                true
-            }
-        };
+        if self.node.owners.version() != version && !session.is_settled() {
+            // A slot moved while this was planned: it might go another way than an earlier call on
+            // the same key, and overtake it when both have to run again.
+            self.round.hungry.push(Token { index, generation: session.generation });
+            return Flow::Hold;
+        }
+        let silent = is_silent(&mut session.client);
+        if self.node.pubsub.has_monitors() && is_shown_first(command) {
+            let now_us = Clock::now_us();
+            let item = monitor::item(self.node, &session.client, command, &args, now_us);
+            self.logical.outbox.extend(item);
+        }
         match plan {
             Plan::One(shard, hint) => {
                 let target = if silent { Target::Silent } else { session.reserve(shard) };
@@ -308,6 +321,7 @@ impl Core {
                     protocol: session.client.protocol,
                     version,
                     stalls: true,
+                    work: Work::Start,
                 });
                 Flow::Stop
             }
@@ -337,8 +351,8 @@ impl Core {
             self.refuse(index, &CommandError::unknown_command(command.spec.name.as_bytes(), &[]));
             return Flow::Go;
         };
-        let bytes = self.round.chunks[chunk as usize].bytes(&self.ring);
-        let args = Args::new(bytes, &self.round.ranges[base..]);
+        let input = &self.round.chunks[chunk as usize];
+        let args = input.args(&self.ring, &self.round.ranges[base..]);
         let session = &mut self.sessions[index as usize];
         let settled = session.is_settled();
         let mut ctx = SessionCtx {
@@ -346,9 +360,11 @@ impl Core {
             node: self.node,
             stats: self.stats,
             now: self.now,
-            now_us: self.clock.now_us(),
+            micros: Micros::Clock(Clock::now_us),
             in_exec: false,
             action: None,
+            outbox: &mut self.logical.outbox,
+            pushed: None,
         };
         let begun = self.clock.ticks();
         let out = if settled { &mut session.out } else { &mut self.round.stash };
@@ -357,6 +373,7 @@ impl Core {
         let mut reply = Reply::new(out, protocol);
         let result = handler(&mut ctx, &args, &mut reply);
         let action = ctx.action.take();
+        let pushed = ctx.pushed;
         if let Err(error) = result {
             out.truncate(from);
             Reply::new(out, session.client.protocol).error(&error);
@@ -369,13 +386,18 @@ impl Core {
             && mode == ReplyMode::On
             && matches!(command.spec.name, "client|reply" | "reset");
         if mode != ReplyMode::On || (silent && !was_off) {
-            out.truncate(from);
+            out.truncate(pushed.unwrap_or(from));
         }
         let to = out.mark();
         let ns = self.clock.ns_between(begun, self.clock.ticks());
         self.stats.note_call(command, ns, self.node.config.latency_tracking());
         if ns >= self.node.slow_ns() {
             self.node.note_slow(command, &args, ns, self.now, &session.client);
+        }
+        if self.node.pubsub.has_monitors() {
+            let now_us = Clock::now_us();
+            let item = monitor::item(self.node, &session.client, command, &args, now_us);
+            self.logical.outbox.extend(item);
         }
         if let Some(action) = action {
             let target = if silent { Target::Silent } else { session.reserve_ticket() };
@@ -393,7 +415,10 @@ impl Core {
             session.ticket_stashed(ticket, from, to);
             self.round.unsettled.push(index);
         }
-        if session.may_run() { Flow::Go } else { Flow::Stop }
+        let flow = if session.may_run() { Flow::Go } else { Flow::Stop };
+        let token = Token { index, generation: session.generation };
+        self.settle_outbox(Some(token));
+        flow
     }
 
     /// Replies with an error that came before the call ran.
@@ -423,6 +448,32 @@ impl Core {
         }
         self.round.unsettled.push(index);
     }
+}
+
+/// Whether a client wants no reply to the call that it makes now.
+fn is_silent(client: &mut ClientState) -> bool {
+    match client.reply_mode {
+        ReplyMode::On => false,
+        ReplyMode::Off => true,
+        ReplyMode::SkipNext | ReplyMode::Skip => {
+            client.reply_mode = ReplyMode::On;
+            true
+        }
+    }
+}
+
+/// Whether a session's calls under way were planned by other owners of the slots than those there are
+/// now: they may have to run again, and must not be overtaken. What is planned from now on, by the
+/// version that the session takes note of, is checked if that is not the one it meets.
+fn is_out_of_date(node: &Node, session: &mut Session) -> bool {
+    let version = node.owners.version();
+    if session.version != version {
+        if !session.is_settled() {
+            return true;
+        }
+        session.version = version;
+    }
+    false
 }
 
 /// Whether a call is a line of an HTTP request, sent by a browser that a web page misuses to reach a

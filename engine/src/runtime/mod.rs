@@ -2,11 +2,13 @@
 
 pub mod background;
 pub mod clock;
+pub mod deferred;
 pub mod exclusive;
 pub mod intake;
 pub mod mailbox;
 pub mod peers;
 pub mod pinned;
+pub mod pubsub;
 pub mod requests;
 pub mod ring;
 pub mod sleep;

@@ -2,10 +2,13 @@
 //! where their doorbells are, and the letters they send.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use crate::commands::blocking::Woken;
 use crate::commands::session_ctx::SessionAction;
 use crate::node::Node;
+use crate::pubsub::message::Message;
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::sleep::SleepFlag;
 use crate::shard::batch::MailBatch;
@@ -47,6 +50,10 @@ pub enum Letter {
         /// Whether it is a unix socket.
         is_unix: bool,
     },
+    /// A blocked call of yours has been served, or could be.
+    Woken(Woken),
+    /// Messages for your subscribers.
+    Published(Vec<Arc<Message>>),
     /// Do this to your clients and answer.
     Ask {
         /// The asking core's number of the question.

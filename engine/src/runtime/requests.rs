@@ -2,14 +2,16 @@
 //! replies put in order.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::commands::args::{ArgRange, Args, OwnedArgs};
 use crate::commands::dispatch::ShardSet;
 use crate::commands::keys::FoundKey;
+use crate::commands::long::LongOp;
 use crate::net::session::Session;
 use crate::resp::reply::OutBuf;
-use crate::runtime::exclusive::Exclusive;
+use crate::runtime::exclusive::{Exclusive, Work};
 use crate::runtime::peers::Letter;
 use crate::runtime::ring::{BufferId, Ring, Token};
 use crate::runtime::turn::Core;
@@ -22,8 +24,8 @@ use crate::units::{CoreId, ShardId};
 pub enum Chunk {
     /// A provided buffer.
     Buffer(BufferId, usize),
-    /// A session's collected input.
-    Owned(Vec<u8>),
+    /// A session's collected input, and the words of its first call that are apart.
+    Owned(Vec<u8>, Vec<Arc<Vec<u8>>>),
     /// Words that had to be unescaped.
     Words(OwnedArgs),
 }
@@ -34,9 +36,16 @@ impl Chunk {
     pub fn bytes<'a>(&'a self, ring: &'a Ring) -> &'a [u8] {
         match self {
             Self::Buffer(buffer, len) => ring.bytes(buffer, *len),
-            Self::Owned(bytes) => bytes,
+            Self::Owned(bytes, _) => bytes,
             Self::Words(words) => words.bytes(),
         }
+    }
+
+    /// A call of these words.
+    #[inline]
+    pub fn args<'a>(&'a self, ring: &'a Ring, ranges: &'a [ArgRange]) -> Args<'a> {
+        let apart: &[_] = if let Self::Owned(_, apart) = self { apart } else { &[] };
+        Args::new(self.bytes(ring), ranges).with_apart(apart)
     }
 }
 
@@ -105,7 +114,11 @@ impl Core {
         }
         self.round.unsettled = unsettled;
         while let Some(token) = self.round.hungry.pop() {
-            if self.session_mut(token).is_some_and(|session| session.may_run()) {
+            let is_ready = |session: &mut Session| {
+                // Else whoever settles it resumes it.
+                session.may_run() && (session.is_settled() || !session.awaits_replies)
+            };
+            if self.session_mut(token).is_some_and(is_ready) {
                 self.resume.push_back(token);
             }
         }
@@ -181,6 +194,8 @@ impl Core {
             clock: &self.clock,
             logical: &mut self.logical,
             now: self.now,
+            left: None,
+            woken: &mut self.woken,
         };
         let slow_ns = self.node.slow_ns();
         let mut ticks = self.clock.ticks();
@@ -191,7 +206,7 @@ impl Core {
             }
             let chunk = &self.round.chunks[request.chunk as usize];
             let (first, count) = (request.words.0 as usize, request.words.1 as usize);
-            let args = Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            let args = chunk.args(&self.ring, &self.round.ranges[first..first + count]);
             let session = &mut self.sessions[origin.session as usize];
             let before = ticks;
             let target = session.resolve(origin.target);
@@ -221,9 +236,10 @@ impl Core {
                     runner.run(shard, request, &args, &mut self.round.trash, &mut ticks)
                 }
             };
-            if ran == Ran::Moved {
+            if ran != Ran::Replied {
                 let target = moved_target(session, target);
-                moved.push((*request, args.to_owned(), Origin { target, ..*origin }));
+                let origin = Origin { target, ..*origin };
+                moved.push((*request, args.to_owned(), origin, runner.left.take()));
             } else if slow_ns < u64::MAX {
                 let ns = self.clock.ns_between(before, ticks);
                 if ns >= slow_ns {
@@ -234,8 +250,8 @@ impl Core {
         requests.clear();
         origins.clear();
         self.round.batches[index] = (requests, origins);
-        for (request, words, origin) in moved {
-            self.run_again(&request, words, origin);
+        for (request, words, origin, left) in moved {
+            self.run_again(&request, words, origin, left);
         }
     }
 
@@ -255,6 +271,8 @@ impl Core {
             clock: &self.clock,
             logical: &mut self.logical,
             now: self.now,
+            left: None,
+            woken: &mut self.woken,
         };
         batch.run(&mut runner, shard);
     }
@@ -314,7 +332,7 @@ impl Core {
         for (request, origin) in requests.drain(..).zip(origins.drain(..)) {
             let chunk = &self.round.chunks[request.chunk as usize];
             let (first, count) = (request.words.0 as usize, request.words.1 as usize);
-            let args = Args::new(chunk.bytes(&self.ring), &self.round.ranges[first..first + count]);
+            let args = chunk.args(&self.ring, &self.round.ranges[first..first + count]);
             batch.push(&request, &args, origin);
         }
         self.round.batches[index] = (requests, origins);
@@ -377,6 +395,7 @@ impl Core {
         let slow_ns = self.node.slow_ns();
         for i in 0..batch.ends.len() {
             let (to, ran) = batch.ends[i];
+            let left = if ran == Ran::Left { batch.left.pop_front() } else { None };
             let origin = batch.origins[i];
             let token = Token { index: origin.session, generation: origin.generation };
             if let Some(session) = self
@@ -385,11 +404,11 @@ impl Core {
                 .filter(|s| s.generation == token.generation)
             {
                 let target = session.resolve(origin.target);
-                if ran == Ran::Moved {
+                if ran != Ran::Replied {
                     let target = moved_target(session, target);
                     let words = batch.args(i).to_owned();
                     let request = batch.requests[i];
-                    self.run_again(&request, words, Origin { target, ..origin });
+                    self.run_again(&request, words, Origin { target, ..origin }, left);
                     continue;
                 }
                 match target {
@@ -423,9 +442,16 @@ impl Core {
     }
 
     /// Runs a request again whose keys were not all on one shard any more when it ran: behind all the
-    /// doors that it needs now, before anything newer.
-    fn run_again(&mut self, request: &Request, words: OwnedArgs, origin: Origin) {
-        self.moved.push_back(Exclusive {
+    /// doors that it needs now, before anything newer. If it has left work behind, that is done first,
+    /// in steps.
+    fn run_again(
+        &mut self,
+        request: &Request,
+        words: OwnedArgs,
+        origin: Origin,
+        left: Option<Box<dyn LongOp>>,
+    ) {
+        let mut call = Exclusive {
             token: Token { index: origin.session, generation: origin.generation },
             target: origin.target,
             command: request.command,
@@ -435,7 +461,15 @@ impl Core {
             protocol: request.protocol,
             version: request.version,
             stalls: false,
-        });
+            work: Work::Start,
+        };
+        match left {
+            Some(op) => {
+                call.work = Work::Steps(op);
+                self.long.push_back(call);
+            }
+            None => self.moved.push_back(call),
+        }
     }
 
     /// Lets the kernel receive for a session again.

@@ -414,7 +414,7 @@ fn gather(
     let mut from = 0;
     for splice in splices {
         add(&bytes[from..splice.at]);
-        add(&splice.data);
+        add(splice.piece.bytes());
         from = splice.at;
     }
     add(&bytes[from..]);

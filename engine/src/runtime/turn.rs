@@ -4,13 +4,14 @@
 //! step background work, flush output, let go of the doors, submit and sleep. Nothing in it blocks.
 //! The parts of a turn live in the files beside this one; each adds methods to [`Core`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::commands::blocking::Woken;
 use crate::commands::ctx::HeldSet;
 use crate::journal::LogicalClock;
 use crate::net::client::ClientState;
@@ -21,12 +22,14 @@ use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::clock::Clock;
 use crate::runtime::exclusive::{Ask, Exclusive, Sliced};
 use crate::runtime::peers::{Letter, Peers, Post, Seat};
+use crate::runtime::pubsub::{PubSub, is_over_limit};
 use crate::runtime::requests::Round;
 use crate::runtime::ring::{BufferId, Event, Ring, Token};
 use crate::runtime::stall::{Step, StepTimer};
 use crate::runtime::timer::TimerWheel;
 use crate::shard::batch::MailBatch;
 use crate::sys::socket;
+use crate::types::yard;
 use crate::units::{CoreId, Ms, ShardId};
 
 /// Longest sleep of a core that has nothing to do.
@@ -36,6 +39,8 @@ const IDLE_SLEEP: Duration = Duration::from_millis(100);
 const SEND_GRACE: Duration = Duration::from_millis(10);
 /// Longer output may well fill the socket's buffer.
 const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
+/// Sessions whose output is sent in one turn.
+const SENDS_PER_TURN_MAX: usize = 512;
 /// How long a waking core spins for a borrowed shard before it goes on without.
 const DOOR_SPIN_COUNT: u32 = 200;
 /// Events of one turn are handled in portions, so that a flood of input cannot make a turn long.
@@ -66,6 +71,8 @@ pub enum Alarm {
     Resume(Token),
     /// A sleeping call ends.
     SleepEnds(Token, u32),
+    /// A blocked call has waited long enough: its number.
+    BlockEnds(Token, u64),
     /// Accept again: descriptors had run out.
     Accept(u32),
 }
@@ -107,6 +114,14 @@ pub struct Core {
     /// Requests that have to run again because slots moved: before any other exclusive call.
     pub(super) moved: VecDeque<Exclusive>,
     pub(super) sliced: VecDeque<Sliced>,
+    /// Calls that work in steps.
+    pub(super) long: VecDeque<Exclusive>,
+    /// Sessions of blocked calls, by the call's number.
+    pub(super) blocked: HashMap<u64, Token>,
+    /// Blocked calls that this turn has served, or could not.
+    pub(super) woken: Vec<Woken>,
+    /// Who listens on this core.
+    pub(super) pubsub: PubSub,
     pub(super) asks: Slab<Ask>,
     pub(super) alarms: TimerWheel<Alarm>,
     /// Sessions with output to flush.
@@ -136,6 +151,7 @@ impl Core {
     ) -> std::io::Result<Self> {
         let count = peers.core_count();
         let ring = Ring::new()?;
+        yard::open();
         peers.set_doorbell(seat.id, ring.doorbell_fd());
         let clock = Clock::new();
         let now = clock.now();
@@ -164,6 +180,10 @@ impl Core {
             exclusive: VecDeque::new(),
             moved: VecDeque::new(),
             sliced: VecDeque::new(),
+            long: VecDeque::new(),
+            blocked: HashMap::new(),
+            woken: Vec::new(),
+            pubsub: PubSub::new(count),
             asks: Slab::new(),
             alarms: TimerWheel::new(now),
             flush: Vec::new(),
@@ -211,10 +231,13 @@ impl Core {
         self.timer.end(Step::Mail);
         let started = self.clock.ticks();
         loop {
+            self.note_event_flags();
             self.run_own_mail();
             let more = self.intake(started, INTAKE_BUDGET_NS);
             self.run_round();
             self.run_exclusive();
+            self.send_woken();
+            self.settle_outbox(None);
             let elapsed = self.clock.ns_between(started, self.clock.ticks());
             if (!more && self.resume.is_empty()) || elapsed > INTAKE_BUDGET_NS {
                 break;
@@ -222,7 +245,11 @@ impl Core {
         }
         self.timer.end(Step::Commands);
         self.step_sliced();
+        self.step_long();
         self.step_background();
+        self.settle_outbox(None);
+        self.deliver_messages();
+        self.post_messages();
         self.timer.end(Step::Background);
         self.flush_outputs();
         self.bury_sessions();
@@ -265,8 +292,12 @@ impl Core {
         !self.inputs.is_empty()
             || !self.resume.is_empty()
             || !self.sliced.is_empty()
+            || !self.long.is_empty()
             || self.exclusive_ready()
             || self.background.is_pending()
+            || !yard::is_empty()
+            || self.pubsub.has_work()
+            || !self.flush.is_empty()
             || self.late_requests.iter().any(|late| !late.is_empty())
             || self.late_letters.iter().any(|late| !late.is_empty())
     }
@@ -397,6 +428,8 @@ impl Core {
                         self.deliver_replies(batch);
                     }
                     Letter::Connection { fd, is_unix } => self.open_session(fd, is_unix),
+                    Letter::Woken(woken) => self.take_woken(woken),
+                    Letter::Published(messages) => self.take_messages(messages),
                     Letter::Ask { id, action } => {
                         let (text, count) = self.answer(&action);
                         self.post(from, Letter::Answer { id, text, count });
@@ -419,6 +452,7 @@ impl Core {
                     }
                 }
                 Alarm::SleepEnds(token, ticket) => self.end_sleep(token, ticket),
+                Alarm::BlockEnds(token, id) => self.end_block(token, id),
                 Alarm::Accept(listener) => {
                     if !self.stopping
                         && let Some(l) = self.listeners.get(listener as usize)
@@ -489,8 +523,9 @@ impl Core {
         match errno {
             // Out of buffers: they come back at the end of each round.
             libc::ENOBUFS => self.receive_again(token),
-            // Cancelled because too much input waits; the session arms again when it is read.
-            libc::ECANCELED if !session.closing => {}
+            // Cancelled because too much input waits; the session arms again when it is read. It may
+            // have been read before this was known, and would not be looked at any more.
+            libc::ECANCELED if !session.closing => self.resume.push_back(token),
             // What was read before the end is answered.
             0 if !session.closing => self.inputs.push_back(Input::End(token)),
             _ => self.close(token, None),
@@ -588,7 +623,9 @@ impl Core {
 
     fn flush_outputs(&mut self) {
         let mut flush = std::mem::take(&mut self.flush);
-        for index in flush.drain(..) {
+        // The rest goes in the next turn: a message to many sessions must not make this one long.
+        let count = flush.len().min(SENDS_PER_TURN_MAX);
+        for index in flush.drain(..count) {
             let Some(session) = self.sessions.get_mut(index as usize) else {
                 continue;
             };
@@ -597,13 +634,14 @@ impl Core {
             if session.closing {
                 continue;
             }
-            if session.pending_out_bytes() > self.node.config.client_output_bytes_max() {
+            let limit = self.node.config.client_output_limit(session.client.subs.is_some());
+            if is_over_limit(session, limit, self.now) {
                 self.stats.overflow_disconnections.add(1);
                 self.close(token, Some("output is over client-output-buffer-limit"));
                 continue;
             }
             if session.sending_bytes == 0 && !session.out.is_empty() {
-                let buffer = std::mem::take(&mut session.out);
+                let buffer = session.out.take_sendable();
                 session.sending_bytes = buffer.len();
                 let fd = session.fd.as_raw_fd();
                 let prompt = !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
@@ -669,8 +707,14 @@ impl Core {
             session.closing = true;
             session.client.watching = None;
             session.client.multi = None;
+            let blocked = session.blocked.take();
+            session.client.is_blocked = false;
             // Ends the receive and a send that are under way.
             socket::shutdown(&session.fd);
+            if let Some(blocked) = blocked {
+                self.forget_blocked(&blocked.call);
+            }
+            self.forget_listener(token);
         }
         self.remove_if_quiet(token);
     }

@@ -3,17 +3,20 @@
 //! Requests run in place, on the bytes that the session received, when the core holds the shard; a
 //! [`MailBatch`] carries copies of them to a core that is awake. Knows no session.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use crate::commands::args::{ArgRange, Args};
-use crate::commands::ctx::{Ctx, KeyHint, Shards};
+use crate::commands::blocking::{Woken, serve_ready};
+use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
 use crate::commands::dispatch;
-use crate::commands::keys::find_keys;
+use crate::commands::long::LongOp;
 use crate::commands::table::Command;
 use crate::journal::LogicalClock;
 use crate::node::Node;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
 use crate::runtime::clock::Clock;
 use crate::shard::state::Shard;
-use crate::slots::hash::slot_of;
 use crate::units::{CoreId, DbIndex, Ms};
 
 /// One request, without its words.
@@ -48,6 +51,10 @@ pub struct Runner<'a> {
     pub logical: &'a mut LogicalClock,
     /// Time of the batch.
     pub now: Ms,
+    /// Work that the last request has left behind.
+    pub left: Option<Box<dyn LongOp>>,
+    /// Blocked calls that its requests have served.
+    pub woken: &'a mut Vec<Woken>,
 }
 
 /// Requests looked up ahead of the one that runs.
@@ -58,9 +65,11 @@ const PREFETCH_COUNT: usize = 16;
 pub enum Ran {
     /// Its reply has been written.
     Replied,
-    /// A slot of its keys belongs to another shard now: it has to run again, elsewhere. Nothing was
+    /// Slots have moved since it was planned: it has to run again, where its keys are now. Nothing was
     /// written.
     Moved,
+    /// It has left work on a snapshot behind, for the session's core. Nothing was written.
+    Left,
 }
 
 impl Runner<'_> {
@@ -91,8 +100,9 @@ impl Runner<'_> {
         ticks: &mut u64,
     ) -> Ran {
         let command = request.command;
-        if request.version != self.node.owners.version() && !self.has_all_keys(shard, request, args)
-        {
+        // All that was planned before a move, whether its own keys have moved or not: one that ran here
+        // would overtake an earlier one of its session, on the same key, of which another key is gone.
+        if request.version != self.node.owners.version() {
             return Ran::Moved;
         }
         if let Some(hint) = request.hint {
@@ -110,6 +120,11 @@ impl Runner<'_> {
             hint: request.hint,
             dirty: 0,
             effect_count: 0,
+            emptied: false,
+            later: Later::Nothing,
+            may_defer: false,
+            may_leave_reads: true,
+            serving: None,
         };
         let mut reply = Reply::new(out, request.protocol);
         // A command that touches several keys of one shard is one unit.
@@ -120,16 +135,24 @@ impl Runner<'_> {
         } else {
             dispatch::run_data(command, &mut ctx, args, &mut reply);
         }
+        if let Later::Long(op) = std::mem::take(&mut ctx.later) {
+            self.left = Some(op);
+            return Ran::Left;
+        }
+        if shard.waiters.has_ready() {
+            self.serve_waiters(shard, command);
+        }
         self.count(command, ticks);
         Ran::Replied
     }
 
-    /// Whether a shard still has every key of a request: slots have moved since it was planned.
+    /// Serves the calls that waited for what a request has made.
     #[cold]
-    fn has_all_keys(&self, shard: &Shard, request: &Request, args: &Args<'_>) -> bool {
-        let mut found = Vec::new();
-        find_keys(request.command.spec, args, &mut found);
-        found.iter().all(|key| self.node.owners.of(slot_of(args.at(key.index))) == shard.id)
+    fn serve_waiters(&mut self, shard: &mut Shard, command: &'static Command) {
+        let (node, core, now) = (self.node, self.core, self.now);
+        let shards = Shards::One(shard);
+        let mut ctx = dispatch::ctx(node, core, shards, self.logical, now, DbIndex(0), command);
+        serve_ready(&mut ctx, self.woken);
     }
 
     /// Counts a call that ran from `ticks` until now.
@@ -153,12 +176,16 @@ pub struct MailBatch {
     pub ranges: Vec<ArgRange>,
     /// Their bytes.
     pub bytes: Vec<u8>,
+    /// Their words that are apart.
+    pub apart: Vec<Arc<Vec<u8>>>,
     /// For the sender: which session and ticket each belongs to.
     pub origins: Vec<Origin>,
     /// Replies one after another.
     pub replies: OutBuf,
     /// Where each reply ends in `replies`, and how the request ended.
     pub ends: Vec<((usize, usize), Ran)>,
+    /// What those that have left work behind have left, in order.
+    pub left: VecDeque<Box<dyn LongOp>>,
 }
 
 /// Where in a session's output a reply belongs.
@@ -189,9 +216,14 @@ impl MailBatch {
     /// Adds a copy of a request.
     pub fn push(&mut self, request: &Request, args: &Args<'_>, origin: Origin) {
         let first = self.ranges.len() as u32;
-        for word in args.iter_from(0) {
+        for index in 0..args.len() {
+            if let Some(word) = args.shared(index) {
+                self.ranges.push(ArgRange::apart(self.apart.len()));
+                self.apart.push(Arc::clone(word));
+                continue;
+            }
             let start = self.bytes.len() as u32;
-            self.bytes.extend_from_slice(word);
+            self.bytes.extend_from_slice(args.at(index));
             self.ranges.push(ArgRange { start, end: self.bytes.len() as u32 });
         }
         let words = (first, args.len() as u32);
@@ -203,7 +235,8 @@ impl MailBatch {
     pub fn args(&self, index: usize) -> Args<'_> {
         let (first, count) = self.requests[index].words;
         let first = first as usize;
-        Args::new(&self.bytes, &self.ranges[first..first + count as usize])
+        let ranges = &self.ranges[first..first + count as usize];
+        Args::new(&self.bytes, ranges).with_apart(&self.apart)
     }
 
     /// Runs all requests on a shard and keeps the replies.
@@ -222,6 +255,7 @@ impl MailBatch {
             }
             let before = ticks;
             let ran = runner.run(shard, &request, &args, &mut replies, &mut ticks);
+            self.left.extend(runner.left.take());
             self.origins[index].ns = runner.clock.ns_between(before, ticks);
             self.ends.push((replies.mark(), ran));
         }
@@ -234,8 +268,10 @@ impl MailBatch {
         self.ranges.clear();
         self.bytes.clear();
         self.bytes.shrink_to(256 * 1024);
+        self.apart.clear();
         self.origins.clear();
         self.replies.clear(256 * 1024);
         self.ends.clear();
+        self.left.clear();
     }
 }

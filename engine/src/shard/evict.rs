@@ -2,6 +2,7 @@
 //! between calls, as Redis does, so that a few samples come close to the true order.
 
 use crate::journal::LogicalClock;
+use crate::pubsub::event::Event;
 use crate::shard::state::{KeyRef, Shard};
 use crate::store::entry::EntryRef;
 use crate::units::{DATABASES_MAX, DbIndex, Ms, SLOT_COUNT, SlotId};
@@ -171,7 +172,7 @@ impl Shard {
                     continue;
                 }
                 let before = self.data_bytes;
-                self.remove_dead(clock, db, key.slot, at);
+                self.remove_dead(clock, db, key.slot, at, Event::Evicted);
                 return Some(before - self.data_bytes);
             }
         }

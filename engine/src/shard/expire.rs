@@ -1,6 +1,7 @@
 //! Active expiry: deletes keys whose deadline has passed, a bounded number per step.
 
 use crate::journal::LogicalClock;
+use crate::pubsub::event::Event;
 use crate::shard::state::{KeyRef, Shard};
 use crate::store::keyspace::key_hash;
 use crate::store::table::Position;
@@ -79,7 +80,7 @@ impl Shard {
             deadline <= now
         });
         match (at, later) {
-            (Some(at), _) => self.remove_dead(clock, db, slot, at),
+            (Some(at), _) => self.remove_dead(clock, db, slot, at, Event::Expired),
             (None, Some(deadline)) => {
                 self.keys.db_or_new(db).file_deadline(slot, position, deadline, now);
             }
@@ -107,7 +108,7 @@ impl Shard {
         };
         let expired = self.entry(db, key.slot, at).is_expired(now);
         if expired {
-            self.remove_dead(clock, db, key.slot, at);
+            self.remove_dead(clock, db, key.slot, at, Event::Expired);
         }
         expired
     }

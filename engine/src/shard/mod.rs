@@ -6,3 +6,4 @@ pub mod door;
 pub mod evict;
 pub mod expire;
 pub mod state;
+pub mod waiters;

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::journal::{Journal, LogicalClock};
+use crate::pubsub::event::Event;
 use crate::runtime::mailbox::Receiver;
 use crate::shard::batch::MailBatch;
+use crate::shard::waiters::Waiters;
 use crate::slots::hash::slot_of;
 use crate::store::entry::{EntryBox, EntryRef};
 use crate::store::free::FreeQueue;
 use crate::store::keyspace::{Keyspace, SlotPart, key_hash};
 use crate::store::table::{CellIndex, Position};
-use crate::units::{DbIndex, Ms, ShardId, SlotId};
+use crate::types::Type;
+use crate::units::{DATABASES_MAX, DbIndex, Ms, ShardId, SlotId};
 
 /// A key with what is derived from it.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +129,18 @@ impl Shard {
         Some(part)
     }
 
+    /// Gives a slot with all that belongs to it to another shard.
+    pub fn give_slot(&mut self, slot: SlotId, to: &mut Self) {
+        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
+            // Watches of its keys do not move along: their transactions lose, and are tried again.
+            self.watches.touch_where(db, |key| slot_of(key) == slot);
+            if let Some(part) = self.take_slot(db, slot) {
+                to.put_slot(db, slot, part);
+            }
+        }
+        to.waiters.put_slot(self.waiters.take_slot(slot));
+    }
+
     /// Moves a slot of one database in.
     pub fn put_slot(&mut self, db: DbIndex, slot: SlotId, part: SlotPart) {
         self.data_bytes += part.table.heap_bytes() as i64;
@@ -144,6 +159,8 @@ pub struct Shard {
     pub journal: Journal,
     /// Who watches its keys.
     pub watches: Watches,
+    /// Blocked calls that wait for its keys.
+    pub waiters: Waiters,
     /// What waits to be freed.
     pub free: FreeQueue,
     /// Memory of its tables and entries, exact.
@@ -156,6 +173,8 @@ pub struct Shard {
     pub(super) evict: super::evict::EvictState,
     /// Requests mailed by each core and not read yet. Whoever holds the shard may read them.
     pub inbox: Vec<Receiver<Box<MailBatch>>>,
+    /// Where a packed collection is edited: kept between edits.
+    pub scratch: Vec<u8>,
     /// Requests run per slot since the balancer last looked: measured load.
     pub slot_load: Box<[u32]>,
 }
@@ -168,12 +187,14 @@ impl Shard {
             keys: Keyspace::default(),
             journal: Journal::default(),
             watches: Watches::default(),
+            waiters: Waiters::default(),
             free: FreeQueue::default(),
             data_bytes: 0,
             random: seed ^ (u64::from(id.0) << 48) | 1,
             expire_at: (0, 0),
             evict: super::evict::EvictState::default(),
             inbox: Vec::new(),
+            scratch: Vec::new(),
             slot_load: vec![0; crate::units::SLOT_COUNT].into_boxed_slice(),
         }
     }
@@ -213,6 +234,9 @@ impl Shard {
         now: Ms,
     ) {
         let deadline = entry.as_ref().expires_at();
+        if !self.waiters.is_empty() && entry.as_ref().value().type_of() != Type::String {
+            self.waiters.signal(db, key.bytes);
+        }
         let dbase = self.keys.db_or_new(db);
         let before = dbase.table(key.slot).heap_bytes() as i64;
         let old_deadline = match at {
@@ -221,6 +245,7 @@ impl Shard {
                 let old_deadline = old.as_ref().expires_at();
                 self.free.entry(old);
                 dbase.count(
+                    key.slot,
                     0,
                     isize::from(deadline.is_some()) - isize::from(old_deadline.is_some()),
                 );
@@ -228,7 +253,7 @@ impl Shard {
             }
             None => {
                 dbase.table_mut(key.slot).insert(key.hash, entry, key_hash);
-                dbase.count(1, isize::from(deadline.is_some()));
+                dbase.count(key.slot, 1, isize::from(deadline.is_some()));
                 None
             }
         };
@@ -253,20 +278,22 @@ impl Shard {
         let before = table.heap_bytes() as i64;
         let entry = table.remove(at);
         self.data_bytes += table.heap_bytes() as i64 - before;
-        dbase.count(-1, -isize::from(entry.as_ref().expires_at().is_some()));
+        dbase.count(slot, -1, -isize::from(entry.as_ref().expires_at().is_some()));
         entry
     }
 
-    /// Removes a key that expired or was evicted, and journals that.
+    /// Removes a key that expired or was evicted (`why`), and journals that.
     pub fn remove_dead(
         &mut self,
         clock: &mut LogicalClock,
         db: DbIndex,
         slot: SlotId,
         at: CellIndex,
+        why: Event,
     ) {
         let entry = self.remove(db, slot, at);
         let key = entry.as_ref().key();
+        clock.outbox.raise_now(db, key, why);
         if !self.watches.is_empty() {
             self.watches.touch(db, key);
         }

@@ -13,7 +13,8 @@ use crate::units::{SLOT_COUNT, ShardId, SlotId};
 #[derive(Debug)]
 pub struct SlotOwners {
     owner: Box<[AtomicU16]>,
-    /// Counts moves, so that a request knows whether anything has moved since it was planned.
+    /// Counts the beginning and the end of each move, so that a request knows whether anything has
+    /// moved since, or while, it was planned.
     version: AtomicU32,
 }
 
@@ -25,7 +26,8 @@ impl SlotOwners {
         Self { owner: owner.collect(), version: AtomicU32::new(0) }
     }
 
-    /// The number of moves so far. Read before planning: whoever sees a move counted sees its owner.
+    /// Changes with every move. Read before planning, and again after it: whoever plans by an owner
+    /// that a move has changed meanwhile sees two numbers.
     #[inline]
     pub fn version(&self) -> u32 {
         // Ordering: acquire, paired with the release in `give`.
@@ -35,13 +37,17 @@ impl SlotOwners {
     /// The shard that owns `slot`: certain for a holder of that shard's door, else a hint.
     #[inline]
     pub fn of(&self, slot: SlotId) -> ShardId {
-        // Ordering: relaxed, because the tables of a slot are published by the door, not by this.
-        ShardId(self.owner[slot.index()].load(Ordering::Relaxed))
+        // Ordering: acquire, paired with the store in `give`: who sees a new owner sees the move
+        // counted. (The tables of a slot are published by the door, not by this.)
+        ShardId(self.owner[slot.index()].load(Ordering::Acquire))
     }
 
     /// Gives `slot` to `shard`. The caller holds the doors of the old and the new owner.
     pub fn give(&self, slot: SlotId, shard: ShardId) {
-        self.owner[slot.index()].store(shard.0, Ordering::Relaxed);
+        // Counted before, for those who see the new owner already, and after, for those who have
+        // seen the first count and the old owner. Ordering: release, paired with the loads above.
+        self.version.fetch_add(1, Ordering::Relaxed);
+        self.owner[slot.index()].store(shard.0, Ordering::Release);
         self.version.fetch_add(1, Ordering::Release);
     }
 }

@@ -10,8 +10,8 @@
 //! | 6..8 | length of an inline value | always |
 //! | 8 | expiry, milliseconds since the epoch | `HAS_EXPIRY` |
 //! | 8 | key length | `LONG_KEY` |
-//! | 8 | integer, or pointer to the value | kinds `Int`, `Big` |
-//! | … | key bytes, then the inline value | |
+//! | 8 | integer, or pointer to the value | kinds `Int`, `Big`, `Object` |
+//! | … | key bytes, then the inline value: a string or a packed collection | |
 //!
 //! The allocation is rounded up to the allocator's size class, so that a value can change within
 //! its class without a new allocation, and so that the size counted is the size taken.
@@ -24,6 +24,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crate::types::{Object, Packed, Type};
 use crate::units::Ms;
 
 const KIND_MASK: u8 = 0x0f;
@@ -33,13 +34,16 @@ const LONG_KEY: u8 = 0x20;
 const HEADER_BYTES: usize = 8;
 const WORD_BYTES: usize = 8;
 
-/// Longest value that lives inside the entry.
+/// Longest string that lives inside the entry.
 pub const INLINE_BYTES_MAX: usize = 4096;
+/// Longest packed collection that lives inside the entry.
+pub const PACKED_BYTES_MAX: usize = 8192;
 
 /// Longest key whose length fits the header.
 const SHORT_KEY_BYTES_MAX: usize = u16::MAX as usize;
 
-const _: () = assert!(INLINE_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(INLINE_BYTES_MAX <= PACKED_BYTES_MAX);
+const _: () = assert!(PACKED_BYTES_MAX <= u16::MAX as usize);
 
 /// How a value is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +54,40 @@ enum Kind {
     /// As `Inline`, but Redis would have made it a string of its own: `OBJECT ENCODING` says raw.
     InlineRaw = 2,
     Big = 3,
+    /// A collection of its own.
+    Object = 4,
+    // From here on packed collections, in the order of `Packed`.
+    PackedList = 5,
+    PackedHash = 6,
+    PackedSet = 7,
+    PackedSetInts = 8,
+    PackedZset = 9,
+}
+
+impl Kind {
+    const fn of_packed(packed: Packed) -> Self {
+        match packed {
+            Packed::List => Self::PackedList,
+            Packed::Hash => Self::PackedHash,
+            Packed::Set => Self::PackedSet,
+            Packed::SetInts => Self::PackedSetInts,
+            Packed::Zset => Self::PackedZset,
+        }
+    }
+}
+
+/// The packed form that a kind stands for; none for other kinds.
+#[inline]
+fn packed_of(kind: u8) -> Option<Packed> {
+    const FORMS: [Packed; 5] =
+        [Packed::List, Packed::Hash, Packed::Set, Packed::SetInts, Packed::Zset];
+    FORMS.get(usize::from(kind.wrapping_sub(Kind::PackedList as u8))).copied()
+}
+
+/// Whether the entry holds a word that is, or points to, the value.
+#[inline]
+const fn has_word(kind: u8) -> bool {
+    kind == Kind::Int as u8 || kind == Kind::Big as u8 || kind == Kind::Object as u8
 }
 
 /// A value to store.
@@ -66,6 +104,10 @@ pub enum Payload<'a> {
     },
     /// A longer string.
     Big(Arc<Vec<u8>>),
+    /// A collection of at most [`PACKED_BYTES_MAX`] bytes.
+    Packed(Packed, &'a [u8]),
+    /// A larger one.
+    Object(Box<Object>),
 }
 
 /// A stored value.
@@ -82,6 +124,22 @@ pub enum Value<'a> {
     },
     /// A string of its own, possibly shared with replies that are being sent.
     Big(&'a Arc<Vec<u8>>),
+    /// A collection within the entry.
+    Packed(Packed, &'a [u8]),
+    /// A collection of its own.
+    Object(&'a Object),
+}
+
+impl Value<'_> {
+    /// The type.
+    #[inline]
+    pub fn type_of(self) -> Type {
+        match self {
+            Self::Int(_) | Self::Inline { .. } | Self::Big(_) => Type::String,
+            Self::Packed(packed, _) => packed.type_of(),
+            Self::Object(object) => object.type_of(),
+        }
+    }
 }
 
 /// Rounds up to the allocator's size class: multiples of 16 up to 128, then four classes per
@@ -118,7 +176,7 @@ impl Shape {
         at += if tag & LONG_KEY != 0 { WORD_BYTES } else { 0 };
         let word_at = at;
         let kind = tag & KIND_MASK;
-        at += if kind == Kind::Int as u8 || kind == Kind::Big as u8 { WORD_BYTES } else { 0 };
+        at += if has_word(kind) { WORD_BYTES } else { 0 };
         Self { word_at, key_at: at, key_bytes, value_bytes }
     }
 
@@ -131,7 +189,7 @@ impl Shape {
 #[derive(Debug)]
 pub struct EntryBox(NonNull<u8>);
 
-// SAFETY: an entry is plain memory (and an `Arc<Vec<u8>>`, which is `Send`) reached only through
+// SAFETY: an entry is plain memory (and an `Arc<Vec<u8>>` or a `Box<Object>`, which are `Send`) reached only through
 // its owner; the shard that holds it moves between cores with the door.
 unsafe impl Send for EntryBox {}
 
@@ -143,8 +201,10 @@ impl EntryBox {
             Payload::Inline { bytes, raw: false } => (Kind::Inline, bytes),
             Payload::Inline { bytes, raw: true } => (Kind::InlineRaw, bytes),
             Payload::Big(_) => (Kind::Big, &[]),
+            Payload::Packed(packed, bytes) => (Kind::of_packed(*packed), bytes),
+            Payload::Object(_) => (Kind::Object, &[]),
         };
-        invariant!(inline.len() <= INLINE_BYTES_MAX, "inline value of {} bytes", inline.len());
+        invariant!(inline.len() <= PACKED_BYTES_MAX, "inline value of {} bytes", inline.len());
         let mut tag = kind as u8;
         tag |= if expires_at.is_some() { HAS_EXPIRY } else { 0 };
         tag |= if key.len() > SHORT_KEY_BYTES_MAX { LONG_KEY } else { 0 };
@@ -169,7 +229,11 @@ impl EntryBox {
         }
         match payload {
             Payload::Int(n) => this.put(shape.word_at, &n.to_ne_bytes()),
-            Payload::Inline { .. } => {}
+            Payload::Inline { .. } | Payload::Packed(..) => {}
+            Payload::Object(object) => {
+                // SAFETY: as for `Big` below.
+                unsafe { this.as_ref().object_slot(shape).write(object) };
+            }
             Payload::Big(data) => {
                 // SAFETY: `word_at` is within the allocation of `shape.total()` bytes, 8-aligned as
                 // the allocation and every field before it, and holds no live value yet.
@@ -232,6 +296,11 @@ impl Drop for EntryBox {
             // SAFETY: the word of a `Big` entry is an `Arc` that `new` wrote; the entry owns it and
             // ends here.
             unsafe { this.big_slot(shape).drop_in_place() };
+        }
+        if this.kind_bits() == Kind::Object as u8 {
+            // SAFETY: the word of an `Object` entry is a `Box` that `new` wrote; the entry owns it and
+            // ends here.
+            unsafe { this.object_slot(shape).drop_in_place() };
         }
         // SAFETY: allocated by `allocate` with the same size: the shape is derived from the same
         // header, and in-place changes keep the size class.
@@ -316,6 +385,13 @@ impl<'a> EntryRef<'a> {
         unsafe { self.ptr.as_ptr().add(shape.word_at).cast() }
     }
 
+    #[inline]
+    fn object_slot(self, shape: Shape) -> *mut Box<Object> {
+        const { assert!(size_of::<Box<Object>>() == WORD_BYTES) };
+        // SAFETY: the word lies within the allocation.
+        unsafe { self.ptr.as_ptr().add(shape.word_at).cast() }
+    }
+
     /// The key.
     #[inline]
     pub fn key(self) -> &'a [u8] {
@@ -335,7 +411,14 @@ impl<'a> EntryRef<'a> {
             // SAFETY: the word of a `Big` entry is a live `Arc`; nobody changes it during `'a`.
             return Value::Big(unsafe { &*self.big_slot(shape) });
         }
+        if kind == Kind::Object as u8 {
+            // SAFETY: the word of an `Object` entry is a live `Box`; nobody changes it during `'a`.
+            return Value::Object(unsafe { &*self.object_slot(shape) });
+        }
         let bytes = self.slice(shape.key_at + shape.key_bytes, shape.value_bytes);
+        if let Some(packed) = packed_of(kind) {
+            return Value::Packed(packed, bytes);
+        }
         Value::Inline { bytes, raw: kind == Kind::InlineRaw as u8 }
     }
 
@@ -364,6 +447,9 @@ impl<'a> EntryRef<'a> {
             Value::Int(n) => Payload::Int(n),
             Value::Inline { bytes, raw } => Payload::Inline { bytes, raw },
             Value::Big(data) => Payload::Big(Arc::clone(data)),
+            Value::Packed(packed, bytes) => Payload::Packed(packed, bytes),
+            // The nodes are shared until one of the two changes.
+            Value::Object(object) => Payload::Object(Box::new(object.clone())),
         };
         EntryBox::new(key, deadline, self.access(), payload)
     }
@@ -373,6 +459,7 @@ impl<'a> EntryRef<'a> {
         let own = self.shape().total();
         match self.value() {
             Value::Big(data) => own + size_class(data.capacity()) + size_class(BIG_BOX_BYTES),
+            Value::Object(object) => own + size_class(size_of::<Object>()) + object.heap_bytes(),
             _ => own,
         }
     }
@@ -487,6 +574,36 @@ impl<'a> EntryMut<'a> {
         true
     }
 
+    /// Replaces the packed collection of an entry that keeps its size class; `false` if not.
+    #[inline]
+    pub fn set_packed(&mut self, packed: Packed, bytes: &[u8]) -> bool {
+        let this = self.as_ref();
+        if bytes.len() > PACKED_BYTES_MAX || packed_of(this.kind_bits()).is_none() {
+            return false;
+        }
+        let old = this.shape();
+        let new = Shape { value_bytes: bytes.len(), ..old };
+        if new.total() != old.total() {
+            return false;
+        }
+        let tag = (this.tag() & !KIND_MASK) | Kind::of_packed(packed) as u8;
+        self.put(0, &[tag]);
+        self.put(6, &(bytes.len() as u16).to_le_bytes());
+        self.put(old.key_at + old.key_bytes, bytes);
+        true
+    }
+
+    /// The collection, to change in place.
+    pub fn into_object(self) -> Option<&'a mut Object> {
+        let this = self.as_ref();
+        if this.kind_bits() != Kind::Object as u8 {
+            return None;
+        }
+        let shape = this.shape();
+        // SAFETY: the word of an `Object` entry is a live `Box`, and this borrow is the only one.
+        Some(unsafe { &mut *this.object_slot(shape) })
+    }
+
     /// The bytes of an inline string, to change in place. It is raw from now on.
     pub fn into_inline_bytes(mut self) -> Option<&'a mut [u8]> {
         let this = self.as_ref();
@@ -527,6 +644,7 @@ mod tests {
             Value::Inline { bytes, .. } => bytes.to_vec(),
             Value::Int(n) => n.to_string().into_bytes(),
             Value::Big(data) => data.to_vec(),
+            other => panic!("no string: {other:?}"),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Db {
     deadlines: Box<[ExpiryIndex]>,
     /// `deadlines[slot].next_due()`, flat, so that looking for due slots is one sweep.
     next_due: Box<[i64]>,
+    /// Number of keys with a deadline, by slot.
+    slot_expiring: Box<[usize]>,
     len: usize,
     expiring: usize,
 }
@@ -39,6 +41,7 @@ impl Db {
             tables: (0..SLOT_COUNT).map(|_| Table::new()).collect(),
             deadlines: (0..SLOT_COUNT).map(|_| ExpiryIndex::default()).collect(),
             next_due: vec![i64::MAX; SLOT_COUNT].into_boxed_slice(),
+            slot_expiring: vec![0; SLOT_COUNT].into_boxed_slice(),
             len: 0,
             expiring: 0,
         }
@@ -71,12 +74,17 @@ impl Db {
         self.expiring
     }
 
-    /// Keeps count of keys that came and went, with or without a deadline.
+    /// Keeps count of keys of a slot that came and went, with or without a deadline.
     #[inline]
-    pub fn count(&mut self, keys: isize, expiring: isize) {
+    pub fn count(&mut self, slot: SlotId, keys: isize, expiring: isize) {
         self.len = self.len.checked_add_signed(keys).expect("as many keys leave as came");
-        self.expiring =
-            self.expiring.checked_add_signed(expiring).expect("as many deadlines end as began");
+        if expiring != 0 {
+            let of_slot = &mut self.slot_expiring[slot.index()];
+            for count in [of_slot, &mut self.expiring] {
+                let new = count.checked_add_signed(expiring);
+                *count = new.expect("as many deadlines end as began");
+            }
+        }
     }
 
     /// Files a deadline.
@@ -105,24 +113,22 @@ impl Db {
     }
 
     /// Moves a slot out: its table and deadlines, for another shard or for lazy freeing.
+    ///
+    /// # Complexity
+    /// O(1)
     pub fn take_slot(&mut self, slot: SlotId) -> SlotPart {
         let table = std::mem::take(&mut self.tables[slot.index()]);
         let deadlines = std::mem::take(&mut self.deadlines[slot.index()]);
         self.next_due[slot.index()] = i64::MAX;
-        let mut expiring = 0;
-        if self.expiring > 0 {
-            let _ = table.scan(Position::default(), usize::MAX, |e| {
-                expiring += usize::from(e.expires_at().is_some());
-            });
-        }
-        self.count(-(table.len() as isize), -(expiring as isize));
+        let expiring = self.slot_expiring[slot.index()];
+        self.count(slot, -(table.len() as isize), -(expiring as isize));
         SlotPart { table, deadlines, expiring }
     }
 
     /// Moves a slot in.
     pub fn put_slot(&mut self, slot: SlotId, part: SlotPart) {
         invariant!(self.tables[slot.index()].is_empty(), "slot {slot} has two tables");
-        self.count(part.table.len() as isize, part.expiring as isize);
+        self.count(slot, part.table.len() as isize, part.expiring as isize);
         self.next_due[slot.index()] = part.deadlines.next_due().0;
         self.tables[slot.index()] = part.table;
         self.deadlines[slot.index()] = part.deadlines;

@@ -70,9 +70,9 @@ pub(crate) fn split(mut bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(replies)
 }
 
-/// The elements of an array, set or push reply, each as raw bytes; `None` if it is none.
+/// The elements of an array, set, push or map reply, each as raw bytes; `None` if it is none.
 pub(crate) fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
-    matches!(reply.first()?, b'*' | b'~' | b'>').then_some(())?;
+    matches!(reply.first()?, b'*' | b'~' | b'>' | b'%').then_some(())?;
     let (_, start) = line_at(reply, 0)?;
     split(&reply[start..]).ok()
 }

@@ -1,12 +1,16 @@
 //! Single bits and ranges of them: GETBIT, SETBIT, BITCOUNT, BITPOS.
 
+use std::sync::Arc;
+
 use crate::commands::args::{Args, is_token};
-use crate::commands::bitmap::offset;
+use crate::commands::bitmap::{BYTES_PER_ELEMENT, STEP_BYTES, offset};
 use crate::commands::ctx::{Ctx, Event};
+use crate::commands::long::{Finish, LongOp};
 use crate::commands::spec::CommandResult;
 use crate::commands::string::{clamp_range, is_reversed};
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
+use crate::store::entry::Value;
 
 pub(super) fn getbit(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let at = offset(ctx, args.at(2))?;
@@ -80,6 +84,22 @@ impl BitRange {
         })
     }
 
+    /// How many bytes it touches.
+    fn byte_count(self) -> usize {
+        self.last / 8 - self.first / 8 + 1
+    }
+
+    /// Takes the first [`STEP_BYTES`] of a range off.
+    fn take_piece(rest: &mut Option<Self>) -> Option<Self> {
+        let Self { first, last } = rest.take()?;
+        let end = (first / 8 + STEP_BYTES) * 8;
+        if last < end {
+            return Some(Self { first, last });
+        }
+        *rest = Some(Self { first: end, last });
+        Some(Self { first, last: end - 1 })
+    }
+
     /// The bytes that it touches.
     fn bytes(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.first / 8..=self.last / 8]
@@ -99,28 +119,61 @@ impl BitRange {
 pub(super) fn bitcount(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
     // Redis: a missing key hides arguments that are wrong.
-    let count = match ctx.read_string(key)? {
-        Some(value) => count_in(&value.bytes(), args)?,
-        None => 0,
+    let Some(value) = ctx.read_string(key)? else {
+        reply.int(0);
+        return Ok(());
     };
-    reply.int(count as i64);
+    let range = range_to_count(value.byte_len(), args)?;
+    if let (Value::Big(data), Some(range)) = (value, range)
+        && range.byte_count() > STEP_BYTES
+    {
+        let op = Count { data: Arc::clone(data), rest: Some(range), ones: 0 };
+        return ctx.run_long_read(Box::new(op), range.byte_count() / BYTES_PER_ELEMENT, reply);
+    }
+    reply.int(range.map_or(0, |range| count_range(&value.bytes(), range)) as i64);
     Ok(())
 }
 
-fn count_in(bytes: &[u8], args: &Args<'_>) -> Result<u64, CommandError> {
-    let range = match args.len() {
-        2 => BitRange::new(0, -1, bytes.len(), false),
+/// The range that BITCOUNT's words mean in a string of `len` bytes; none if it is empty.
+fn range_to_count(len: usize, args: &Args<'_>) -> Result<Option<BitRange>, CommandError> {
+    match args.len() {
+        2 => Ok(BitRange::new(0, -1, len, false)),
         4 | 5 => {
             let (start, end) = (args.int(2)?, args.int(3)?);
             if is_reversed(start, end) {
-                return Ok(0);
+                return Ok(None);
             }
             let in_bits = args.get(4).map(is_bit_unit).transpose()?;
-            BitRange::new(start, end, bytes.len(), in_bits.unwrap_or(false))
+            Ok(BitRange::new(start, end, len, in_bits.unwrap_or(false)))
         }
-        _ => return Err(CommandError::SYNTAX),
-    };
-    Ok(range.map_or(0, |range| count_range(bytes, range)))
+        _ => Err(CommandError::SYNTAX),
+    }
+}
+
+/// BITCOUNT of a long string.
+#[derive(Debug)]
+struct Count {
+    data: Arc<Vec<u8>>,
+    rest: Option<BitRange>,
+    ones: u64,
+}
+
+impl LongOp for Count {
+    fn step(&mut self) -> bool {
+        if let Some(piece) = BitRange::take_piece(&mut self.rest) {
+            self.ones += count_range(&self.data, piece);
+        }
+        self.rest.is_none()
+    }
+
+    fn finish(
+        self: Box<Self>,
+        _ctx: &mut Ctx<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Finish, CommandError> {
+        reply.int(self.ones as i64);
+        Ok(Finish::Done)
+    }
 }
 
 /// Bits that are set within a range.
@@ -149,30 +202,74 @@ pub(super) fn bitpos(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
     };
     let key = ctx.key(args.at(1));
     // A missing key is an endless row of zeros. Redis: it hides arguments that are wrong.
-    let position = match ctx.read_string(key)? {
-        Some(value) => position_in(&value.bytes(), bit, args)?,
-        None => (!bit).then_some(0),
+    let Some(value) = ctx.read_string(key)? else {
+        reply.int(if bit { -1 } else { 0 });
+        return Ok(());
     };
-    reply.int(position.map_or(-1, |position| position as i64));
+    let (range, has_end) = range_to_search(value.byte_len(), args)?;
+    let Some(range) = range else {
+        reply.int(-1);
+        return Ok(());
+    };
+    // Without an end, zeros go on behind the string.
+    let behind = (!bit && !has_end).then_some(range.last + 1);
+    if let Value::Big(data) = value
+        && range.byte_count() > STEP_BYTES
+    {
+        let op = Find { data: Arc::clone(data), rest: Some(range), bit, behind };
+        return ctx.run_long_read(Box::new(op), range.byte_count() / BYTES_PER_ELEMENT, reply);
+    }
+    reply_position(find_bit(&value.bytes(), range, bit).or(behind), reply);
     Ok(())
 }
 
-fn position_in(bytes: &[u8], bit: bool, args: &Args<'_>) -> Result<Option<usize>, CommandError> {
-    let (range, has_end) = match args.len() {
-        3 => (BitRange::new(0, -1, bytes.len(), false), false),
-        4 => (BitRange::new(args.int(3)?, -1, bytes.len(), false), false),
+fn reply_position(position: Option<usize>, reply: &mut Reply<'_>) {
+    reply.int(position.map_or(-1, |position| position as i64));
+}
+
+/// The range that BITPOS' words mean in a string of `len` bytes, none if it is empty; and whether they
+/// say where it ends.
+fn range_to_search(len: usize, args: &Args<'_>) -> Result<(Option<BitRange>, bool), CommandError> {
+    match args.len() {
+        3 => Ok((BitRange::new(0, -1, len, false), false)),
+        4 => Ok((BitRange::new(args.int(3)?, -1, len, false), false)),
         5 | 6 => {
             let start = args.int(3)?;
             let in_bits = args.get(5).map(is_bit_unit).transpose()?.unwrap_or(false);
-            (BitRange::new(start, args.int(4)?, bytes.len(), in_bits), true)
+            Ok((BitRange::new(start, args.int(4)?, len, in_bits), true))
         }
-        _ => return Err(CommandError::SYNTAX),
-    };
-    let Some(range) = range else { return Ok(None) };
-    let found = find_bit(bytes, range, bit);
-    // Without an end, zeros go on behind the string.
-    let behind = (!bit && !has_end).then_some(range.last + 1);
-    Ok(found.or(behind))
+        _ => Err(CommandError::SYNTAX),
+    }
+}
+
+/// BITPOS in a long string.
+#[derive(Debug)]
+struct Find {
+    data: Arc<Vec<u8>>,
+    rest: Option<BitRange>,
+    bit: bool,
+    /// What is found if nothing is; then the place itself.
+    behind: Option<usize>,
+}
+
+impl LongOp for Find {
+    fn step(&mut self) -> bool {
+        if let Some(piece) = BitRange::take_piece(&mut self.rest)
+            && let Some(found) = find_bit(&self.data, piece, self.bit)
+        {
+            (self.behind, self.rest) = (Some(found), None);
+        }
+        self.rest.is_none()
+    }
+
+    fn finish(
+        self: Box<Self>,
+        _ctx: &mut Ctx<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Finish, CommandError> {
+        reply_position(self.behind, reply);
+        Ok(Finish::Done)
+    }
 }
 
 /// The first bit in a range that is as `bit` says.
@@ -223,6 +320,27 @@ mod tests {
             for wanted in [false, true] {
                 let position = (range.first..=range.last).find(|i| bit(i) == wanted);
                 assert_eq!(find_bit(&bytes, range, wanted), position);
+            }
+        }
+    }
+
+    #[test]
+    fn long_range_is_counted_and_searched_piece_by_piece() {
+        let mut bytes = vec![0; 3 * STEP_BYTES + 7];
+        bytes[STEP_BYTES] = 0x01;
+        bytes[3 * STEP_BYTES + 6] = 0xf0;
+        let data = Arc::new(bytes);
+        let last = data.len() * 8 - 1;
+        for first in [0, 3, STEP_BYTES * 8 + 7, STEP_BYTES * 8 + 8] {
+            for last in [last, last - 5, STEP_BYTES * 8 + 8, 2 * STEP_BYTES * 8 - 1] {
+                let range = BitRange { first, last };
+                let rest = Some(range);
+                let mut count = Count { data: Arc::clone(&data), rest, ones: 0 };
+                while !count.step() {}
+                assert_eq!(count.ones, count_range(&data, range), "{range:?}");
+                let mut find = Find { data: Arc::clone(&data), rest, bit: true, behind: None };
+                while !find.step() {}
+                assert_eq!(find.behind, find_bit(&data, range, true), "{range:?}");
             }
         }
     }

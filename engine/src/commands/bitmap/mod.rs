@@ -11,6 +11,11 @@ use crate::commands::spec::*;
 use crate::resp::error::CommandError;
 use crate::resp::number::parse_i64;
 
+/// Work in steps goes on by this much: some 50 µs, with fresh pages for a result.
+const STEP_BYTES: usize = 128 * 1024;
+/// Bytes that count as one element when work is measured in elements: a cache line.
+const BYTES_PER_ELEMENT: usize = 64;
+
 /// The family's commands.
 pub const SPECS: &[CommandSpec] = &[
     CommandSpec {
@@ -160,6 +165,7 @@ pub const SPECS: &[CommandSpec] = &[
             Arg::key("key", 1).multiple(),
         ],
         propagate: Propagate::Rewritten,
+        deferral: Deferral::Always,
         handler: Handler::Data(op::bitop),
         ..CommandSpec::EMPTY
     },

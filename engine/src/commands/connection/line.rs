@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::net::client::ClientState;
+use crate::pubsub::Kind;
 use crate::resp::reply::Protocol;
 use crate::units::Ms;
 
@@ -26,6 +27,7 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
         }
         None => (-1, 0),
     };
+    let names = |kind| client.subs.as_ref().map_or(0, |subs| subs.of(kind).len());
     let out_bytes = client.out_bytes;
     let (obl, oll, omem) =
         if out_bytes <= REPLY_BUFFER_BYTES { (out_bytes, 0, 0) } else { (0, 1, out_bytes) };
@@ -35,8 +37,8 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
     // Writing to a string cannot fail.
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 \
-         multi={multi_count} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={multi_bytes} rbs=0 rbp=0 \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} \
+         ssub={} multi={multi_count} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={multi_bytes} rbs=0 rbp=0 \
          obl={obl} oll={oll} omem={omem} tot-mem={total_bytes} events={} cmd={} user=default \
          redir=-1 resp={}",
         client.id,
@@ -48,6 +50,9 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
         seconds_since(client.last_at),
         flags(client),
         client.db.0,
+        names(Kind::Channel),
+        names(Kind::Pattern),
+        names(Kind::Shard),
         client.query_bytes,
         if out_bytes > 0 { "rw" } else { "r" },
         client.last_command.map_or("NULL", |command| command.spec.name),
@@ -62,7 +67,10 @@ pub fn client_line(client: &ClientState, now: Ms) -> String {
 /// The letters that say what state a client is in; `N` if there is nothing to say.
 fn flags(client: &ClientState) -> String {
     let letters = [
+        ('O', client.is_monitor),
+        ('P', client.subs.is_some()),
         ('x', client.multi.is_some()),
+        ('b', client.is_blocked),
         ('d', client.watching.as_ref().is_some_and(|watching| watching.is_touched())),
         ('c', client.close_after_reply),
         ('U', client.is_unix),

@@ -12,6 +12,8 @@ pub use client::act_alone;
 pub use line::client_line;
 
 use crate::commands::args::Args;
+use crate::commands::pubsub;
+use crate::commands::server::monitor;
 use crate::commands::session_ctx::SessionCtx;
 use crate::commands::spec::{
     Acl, Arg, ArgKind, Arity, CommandResult, CommandSpec, Family, Flags, Handler, Merge, Route,
@@ -152,8 +154,15 @@ pub const SPECS: &[CommandSpec] = &[
 ];
 
 /// PING [message]
-fn ping(_ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+fn ping(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    // A subscribed RESP2 client gets arrays only, like its messages.
+    let is_subscribed = ctx.client.subs.is_some() && !reply.is_resp3();
     match args.len() {
+        1 | 2 if is_subscribed => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.get(1).unwrap_or_default());
+        }
         1 => reply.simple("PONG"),
         2 => reply.bulk(args.at(1)),
         _ => return Err(CommandError::wrong_arity("ping")),
@@ -191,6 +200,8 @@ fn quit(ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> Co
 /// RESET: back to the state of a new connection. Its id, its addresses and NO-EVICT stay.
 fn reset(ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let must_log_in = ctx.node.config.requirepass().is_some();
+    pubsub::leave(ctx);
+    monitor::leave(ctx);
     let client = &mut *ctx.client;
     client.multi = None;
     client.watching = None;

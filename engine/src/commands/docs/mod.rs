@@ -349,7 +349,7 @@ fn keys_of_call(call: &Args<'_>) -> Result<(&'static CommandSpec, Vec<FoundKey>)
         None => command,
     };
     let spec = command.spec;
-    if spec.keys.is_empty() {
+    if spec.keys.iter().all(|key| key.not_key) {
         return Err(CommandError::NO_KEY_ARGUMENTS);
     }
     if !spec.arity.accepts(call.len()) {

@@ -7,8 +7,8 @@ use crate::commands::spec::{
 use crate::commands::table::Command;
 use crate::resp::reply::Reply;
 
-/// Names of flags, in Redis' order.
-const FLAG_NAMES: [(Flags, &str); 19] = [
+/// Names of flags, in Redis' order. Redis: `may_replicate` is not shown.
+const FLAG_NAMES: [(Flags, &str); 18] = [
     (Flags::WRITE, "write"),
     (Flags::READONLY, "readonly"),
     (Flags::DENYOOM, "denyoom"),
@@ -22,7 +22,6 @@ const FLAG_NAMES: [(Flags, &str); 19] = [
     (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
-    (Flags::MAY_REPLICATE, "may_replicate"),
     (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),
     (Flags::NO_ASYNC_LOADING, "no_async_loading"),
     (Flags::NO_MULTI, "no_multi"),
@@ -261,7 +260,7 @@ fn find_keys(find: Find, reply: &mut Reply<'_>) {
             ];
             typed_facts("keynum", &facts, reply);
         }
-        Find::Unknown => typed_facts("unknown", &[], reply),
+        Find::Behind(_) | Find::Named(_) | Find::Unknown => typed_facts("unknown", &[], reply),
     }
 }
 

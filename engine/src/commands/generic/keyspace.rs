@@ -155,6 +155,8 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandR
             touch_exchanged(shard, a, b, now);
             touch_exchanged(shard, b, a, now);
             shard.keys.swap(a, b);
+            shard.waiters.signal_all(a);
+            shard.waiters.signal_all(b);
         });
     }
     let mut texts = [itoa::Buffer::new(), itoa::Buffer::new()];

@@ -3,14 +3,17 @@
 //! Each file declares its commands next to their handlers. Knows no session: commands that take
 //! long are cut into slices, which the session asks for.
 
+pub mod dump;
 mod expire;
 mod keyspace;
 mod object;
 mod presence;
 mod relocate;
 mod scan;
+mod sort;
 mod wait;
 
+pub use dump::dump_value;
 pub use presence::{SlicedHandler, sliced_variant};
 
 use crate::commands::ctx::Ctx;
@@ -25,6 +28,7 @@ pub const SPECS: &[CommandSpec] = &[
     relocate::COPY,
     keyspace::DBSIZE,
     presence::DEL,
+    dump::DUMP,
     presence::EXISTS,
     expire::EXPIRE,
     expire::EXPIREAT,
@@ -42,7 +46,10 @@ pub const SPECS: &[CommandSpec] = &[
     scan::RANDOMKEY,
     relocate::RENAME,
     relocate::RENAMENX,
+    dump::RESTORE,
     scan::SCAN,
+    sort::SORT,
+    sort::SORT_RO,
     keyspace::SWAPDB,
     presence::TOUCH,
     expire::TTL,

@@ -103,7 +103,7 @@ pub(super) const OBJECT: CommandSpec = CommandSpec {
 
 fn encoding(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(2));
-    match ctx.peek(key, true).map(|entry| entry.value().encoding()) {
+    match ctx.inspect(key).map(|entry| entry.value().encoding()) {
         Some(name) => reply.bulk(name.as_bytes()),
         None => reply.null(),
     }
@@ -112,7 +112,7 @@ fn encoding(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Comman
 
 fn freq(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(2));
-    let Some(clock) = ctx.peek(key, true).map(|entry| entry.access()) else {
+    let Some(clock) = ctx.inspect(key).map(|entry| entry.access()) else {
         reply.null();
         return Ok(());
     };
@@ -126,7 +126,7 @@ fn freq(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandRes
 
 fn idletime(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(2));
-    let Some(clock) = ctx.peek(key, true).map(|entry| entry.access()) else {
+    let Some(clock) = ctx.inspect(key).map(|entry| entry.access()) else {
         reply.null();
         return Ok(());
     };
@@ -148,7 +148,7 @@ fn refcount(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> Comman
     let config = &ctx.node.config;
     let policy = config.maxmemory_policy();
     let shares = config.maxmemory() == 0 || !(policy.is_lfu() || policy.is_lru());
-    match ctx.peek(key, true).map(|entry| entry.value()) {
+    match ctx.inspect(key).map(|entry| entry.value()) {
         None => reply.null(),
         Some(Value::Int(n)) if shares && SHARED_INTEGERS.contains(&n) => reply.int(SHARED_REFCOUNT),
         Some(_) => reply.int(1),

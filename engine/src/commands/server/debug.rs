@@ -18,7 +18,6 @@ use crate::resp::number::{parse_f64, parse_i64};
 use crate::resp::reply::{OutBuf, Reply};
 use crate::shard::evict::access;
 use crate::shard::state::{KeyRef, Shard};
-use crate::slots::hash::slot_of;
 use crate::store::table::Position;
 use crate::units::{DATABASES_MAX, DbIndex, Ms, SLOT_COUNT, ShardId, SlotId};
 
@@ -484,19 +483,9 @@ fn move_slot(ctx: &mut Ctx<'_>, slot: SlotId, to: ShardId) {
     if from == to {
         return;
     }
-    for db in (0..DATABASES_MAX as u8).map(DbIndex) {
-        let Some(shard) = ctx.shards.get(from) else {
-            return;
-        };
-        // Watches stay behind with the shard, so those who watch a key of the slot lose now
-        // instead of missing a change later.
-        shard.watches.touch_where(db, |key| slot_of(key) == slot);
-        let Some(part) = shard.take_slot(db, slot).filter(|part| !part.table.is_empty()) else {
-            continue;
-        };
-        let shard = ctx.shards.get(to).expect("a call on all slots holds every shard");
-        shard.put_slot(db, slot, part);
-    }
+    let (source, target) =
+        ctx.shards.pair(from, to).expect("a call on all slots holds every shard");
+    source.give_slot(slot, target);
     ctx.node.owners.give(slot, to);
 }
 

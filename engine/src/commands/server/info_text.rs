@@ -10,6 +10,7 @@ use crate::commands::server::memory::{MemoryFacts, ratio};
 use crate::commands::table::{Command, table};
 use crate::metrics::histogram::Histogram;
 use crate::node::{CommandStats, Node};
+use crate::pubsub::Kind;
 use crate::shard::evict::access;
 use crate::sys::usage;
 use crate::units::{Ms, SLOT_COUNT, ShardId, SlotId};
@@ -145,16 +146,13 @@ fn server(node: &Node, now: Ms, page: &mut Page) {
 }
 
 fn clients(node: &Node, page: &mut Page) {
+    let blocked: i64 = node.cores.iter().map(|core| core.blocked_clients.get()).sum();
     page.field("connected_clients", node.session_count());
     page.field("cluster_connections", 0);
     page.field("maxclients", node.config.maxclients());
-    page.zeros(&[
-        "client_recent_max_input_buffer",
-        "client_recent_max_output_buffer",
-        "blocked_clients",
-        "tracking_clients",
-        "clients_in_timeout_table",
-    ]);
+    page.zeros(&["client_recent_max_input_buffer", "client_recent_max_output_buffer"]);
+    page.field("blocked_clients", blocked);
+    page.zeros(&["tracking_clients", "clients_in_timeout_table"]);
 }
 
 fn percent(a: u64, b: u64) -> String {
@@ -286,10 +284,10 @@ fn stats(node: &Node, page: &mut Page) {
     page.zeros(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     page.field("keyspace_hits", node.sum(|c| &c.keyspace_hits));
     page.field("keyspace_misses", node.sum(|c| &c.keyspace_misses));
+    page.field("pubsub_channels", node.pubsub.name_count(Kind::Channel));
+    page.field("pubsub_patterns", node.pubsub.name_count(Kind::Pattern));
+    page.field("pubsubshard_channels", node.pubsub.name_count(Kind::Shard));
     page.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
         "latest_fork_usec",
         "total_forks",
         "migrate_cached_sockets",

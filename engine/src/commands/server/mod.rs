@@ -3,12 +3,13 @@
 
 pub mod config;
 pub mod debug;
-mod digest;
+pub mod digest;
 pub mod info;
 mod info_text;
 pub mod latency;
 pub mod lolwut;
 pub mod memory;
+pub mod monitor;
 pub mod process;
 pub mod shutdown;
 pub mod slowlog;

@@ -50,8 +50,9 @@ fn role(_ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> C
 /// TIME
 fn time(ctx: &mut SessionCtx<'_>, _args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     reply.array(2);
-    reply.bulk_int(ctx.now_us.div_euclid(1_000_000));
-    reply.bulk_int(ctx.now_us.rem_euclid(1_000_000));
+    let us = ctx.micros.get();
+    reply.bulk_int(us.div_euclid(1_000_000));
+    reply.bulk_int(us.rem_euclid(1_000_000));
     Ok(())
 }
 

@@ -50,7 +50,7 @@ fn check_pairs(ctx: &Ctx<'_>, args: &Args<'_>) -> CommandResult {
 fn set_pairs(ctx: &mut Ctx<'_>, args: &Args<'_>) {
     for i in (1..args.len()).step_by(2) {
         let (key, value) = (ctx.key(args.at(i)), args.at(i + 1));
-        ctx.set_string(key, value, Encode::Auto, Expiry::Clear);
+        ctx.set_word(key, args, i + 1, Encode::Auto, Expiry::Clear);
         ctx.modified(key, Event::String("set"));
         ctx.effect(key, &[b"SET", key.bytes, value]);
     }

@@ -141,7 +141,7 @@ pub(super) fn set(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> 
     }
     let done = is_met(ctx, key, options.condition);
     if done {
-        store(ctx, key, args.at(2), expiry);
+        store(ctx, key, args, 2, expiry);
     }
     match (options.get, done) {
         (true, _) => {}
@@ -174,18 +174,24 @@ fn reply_value(
     Ok(value.is_some())
 }
 
-/// Stores a value and journals it.
+/// Stores word `index` and journals it.
 #[inline]
-fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, value: &[u8], expiry: Expiry) {
+fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, args: &Args<'_>, index: usize, expiry: Expiry) {
+    let value = args.at(index);
     if let Expiry::At(at) = expiry
         && at <= ctx.now
     {
         // Redis: stores it and lets the next look at it find that it has expired.
-        ctx.delete(key);
+        let is_new = !ctx.delete(key);
+        if is_new {
+            ctx.notify(key, Event::New);
+        }
         ctx.modified(key, Event::String("set"));
+        ctx.notify(key, Event::Generic("expire"));
+        ctx.notify(key, Event::Expired);
         return ctx.effect(key, &[b"DEL", key.bytes]);
     }
-    ctx.set_string(key, value, Encode::Auto, expiry);
+    ctx.set_word(key, args, index, Encode::Auto, expiry);
     ctx.modified(key, Event::String("set"));
     match expiry {
         Expiry::Clear => ctx.effect(key, &[b"SET", key.bytes, value]),
@@ -194,6 +200,7 @@ fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, value: &[u8], expiry: Expiry) {
             let mut text = itoa::Buffer::new();
             let at = text.format(at.0).as_bytes();
             ctx.effect(key, &[b"SET", key.bytes, value, b"PXAT", at]);
+            ctx.notify(key, Event::Generic("expire"));
         }
     }
 }
@@ -202,7 +209,7 @@ pub(super) fn setnx(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -
     let key = ctx.key(args.at(1));
     let done = is_met(ctx, key, Condition::Missing);
     if done {
-        store(ctx, key, args.at(2), Expiry::Clear);
+        store(ctx, key, args, 2, Expiry::Clear);
     }
     reply.int_bool(done);
     Ok(())
@@ -224,7 +231,7 @@ fn set_until(
 ) -> CommandResult {
     let at = moment(ctx, unit, args.at(2))?;
     let key = ctx.key(args.at(1));
-    store(ctx, key, args.at(3), Expiry::At(at));
+    store(ctx, key, args, 3, Expiry::At(at));
     reply.ok();
     Ok(())
 }
@@ -232,7 +239,7 @@ fn set_until(
 pub(super) fn getset(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
     reply_value(ctx, key, reply)?;
-    store(ctx, key, args.at(2), Expiry::Clear);
+    store(ctx, key, args, 2, Expiry::Clear);
     Ok(())
 }
 

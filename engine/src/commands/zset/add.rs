@@ -1,0 +1,188 @@
+//! ZADD, ZINCRBY, ZREM.
+
+use crate::commands::args::Args;
+use crate::commands::ctx::{Ctx, Event};
+use crate::commands::spec::CommandResult;
+use crate::resp::error::CommandError;
+use crate::resp::number::{parse_f64, parse_i64};
+use crate::resp::reply::Reply;
+use crate::types::Limits;
+use crate::types::zset::Zset;
+
+pub(super) fn zadd(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    add(ctx, args, Options::default(), reply)
+}
+
+/// Redis: takes ZADD's options, which its number of words makes useless.
+pub(super) fn zincrby(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    add(ctx, args, Options { incr: true, ..Options::default() }, reply)
+}
+
+/// ZADD's options.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    nx: bool,
+    xx: bool,
+    gt: bool,
+    lt: bool,
+    /// The reply counts changed members as well.
+    ch: bool,
+    /// The score is added to the old one.
+    incr: bool,
+}
+
+impl Options {
+    /// Reads the options from word 2 on. Returns the index of the first score.
+    fn parse(&mut self, args: &Args<'_>) -> usize {
+        let mut words = args.cursor(2);
+        loop {
+            let option = if words.take("NX") {
+                &mut self.nx
+            } else if words.take("XX") {
+                &mut self.xx
+            } else if words.take("CH") {
+                &mut self.ch
+            } else if words.take("INCR") {
+                &mut self.incr
+            } else if words.take("GT") {
+                &mut self.gt
+            } else if words.take("LT") {
+                &mut self.lt
+            } else {
+                return args.len() - words.left();
+            };
+            *option = true;
+        }
+    }
+
+    fn check(self, pair_count: usize) -> CommandResult {
+        if self.nx && self.xx {
+            return Err(CommandError::ZADD_NX_XX);
+        }
+        if (self.nx && (self.gt || self.lt)) || (self.gt && self.lt) {
+            return Err(CommandError::ZADD_GT_LT_NX);
+        }
+        if self.incr && pair_count > 1 {
+            return Err(CommandError::ZADD_INCR_PAIR);
+        }
+        Ok(())
+    }
+}
+
+/// What ZADD has done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    added: usize,
+    changed: usize,
+    /// The score that a member has now, if no option kept the call from it.
+    score: Option<f64>,
+    is_nan: bool,
+}
+
+impl Outcome {
+    /// The score that a member gets, if it gets another.
+    fn decide(&mut self, old: Option<f64>, score: f64, options: Options) -> Option<f64> {
+        let Some(old) = old else {
+            if options.xx {
+                return None;
+            }
+            self.added += 1;
+            self.score = Some(score);
+            return self.score;
+        };
+        if options.nx {
+            return None;
+        }
+        let new = if options.incr { old + score } else { score };
+        if new.is_nan() {
+            self.is_nan = true;
+            return None;
+        }
+        if (options.lt && new >= old) || (options.gt && new <= old) {
+            return None;
+        }
+        self.score = Some(new);
+        // Redis: 0 does not replace -0.
+        if new == old {
+            return None;
+        }
+        self.changed += 1;
+        self.score
+    }
+}
+
+#[inline]
+fn parse_score(word: &[u8]) -> Result<f64, CommandError> {
+    match parse_i64(word) {
+        // Rounded as `strtod` would round the text.
+        Some(n) => Ok(n as f64),
+        None => parse_f64(word).ok_or(CommandError::NOT_FLOAT),
+    }
+}
+
+fn add(
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    mut options: Options,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    let first = options.parse(args);
+    let word_count = args.len() - first;
+    if word_count == 0 || !word_count.is_multiple_of(2) {
+        return Err(CommandError::SYNTAX);
+    }
+    options.check(word_count / 2)?;
+    let (one, many);
+    let scores: &[f64] = if word_count == 2 {
+        one = [parse_score(args.at(first))?];
+        &one
+    } else {
+        let words = args.iter_from(first).step_by(2);
+        many = words.map(parse_score).collect::<Result<Vec<f64>, _>>()?;
+        &many
+    };
+    let key = ctx.key(args.at(1));
+    let limits = ctx.limits();
+    let outcome = ctx.edit_or_new::<Zset, _>(key, |zset| {
+        let members = args.iter_from(first + 1).step_by(2);
+        apply(zset, members.zip(scores.iter().copied()), options, &limits)
+    })?;
+    if outcome.is_nan {
+        return Err(CommandError::SCORE_NAN);
+    }
+    if outcome.added + outcome.changed > 0 {
+        ctx.changed(key, Event::SortedSet(if options.incr { "zincr" } else { "zadd" }));
+    }
+    match outcome.score {
+        Some(score) if options.incr => super::reply::score(score, reply),
+        None if options.incr => reply.null(),
+        _ => reply.count(outcome.added + if options.ch { outcome.changed } else { 0 }),
+    }
+    Ok(())
+}
+
+fn apply<'a>(
+    zset: &mut Zset,
+    pairs: impl Iterator<Item = (&'a [u8], f64)>,
+    options: Options,
+    limits: &Limits,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (member, score) in pairs {
+        zset.update(member, limits, |old| outcome.decide(old, score, options));
+    }
+    outcome
+}
+
+pub(super) fn zrem(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    let key = ctx.key(args.at(1));
+    let removed = ctx.edit::<Zset, _>(key, |zset| {
+        args.iter_from(2).filter(|member| zset.remove(member)).count()
+    })?;
+    let removed = removed.unwrap_or(0);
+    if removed > 0 {
+        ctx.changed(key, Event::SortedSet("zrem"));
+    }
+    reply.count(removed);
+    Ok(())
+}
