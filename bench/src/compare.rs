@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::curve::{self, CurveRow};
 use crate::fault::Fault;
 use crate::measure::{self, Sample};
 use crate::options::{Cpus, parse_positive};
 use crate::process::{Kind, Launch, version};
 use crate::report::{self, Setting, Spread};
 use crate::rows::{self, MemoryRow, SpeedRow};
+
+const MEMORY_UNIT: &str = "RSS bytes per element";
 
 /// What drives the servers.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -106,7 +109,7 @@ impl PairArgs {
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) pair: PairArgs,
-    /// Rows: perf, suite, memory, all, or names and parts of names, separated by commas
+    /// Rows: perf, suite, memory, all, memory-curve, or names and parts of names, separated by commas
     #[arg(long, default_value = "perf")]
     rows: String,
     /// How often each server is started and measured
@@ -246,7 +249,15 @@ pub(crate) fn run(args: &CompareArgs) -> Result<bool, Fault> {
         repeat(args, &launches, &mut lines, |launch| {
             measure::memory(launch, &selection.memory, args)
         })?;
-        met &= finish(args, &launches, "compare-memory", "RSS bytes per element", 1, &lines)?;
+        met &= finish(args, &launches, "compare-memory", MEMORY_UNIT, 1, &lines)?;
+    }
+    if !selection.curve.is_empty() {
+        let row_line = |row: &CurveRow| Line::new(&row.name, Some(curve::BUDGET));
+        let mut lines: Vec<Line> = selection.curve.iter().map(row_line).collect();
+        repeat(args, &launches, &mut lines, |launch| {
+            Ok(curve::measure(launch, &selection.curve, args))
+        })?;
+        met &= finish(args, &launches, "compare-memory-curve", MEMORY_UNIT, 1, &lines)?;
     }
     Ok(met || !args.strict)
 }

@@ -3,15 +3,17 @@
 //! A request's way through the modules: `options` make a plan, `load` connects and starts threads,
 //! each `drive`s its connections with requests from a `workload` (keys from `sample`), at the times
 //! of `pace`, and skips replies with `resp`. `compare` and `hit_ratio` start servers (`process`) and
-//! load them row by row (`rows`, `measure`). Only `report` prints. No module knows the engine: what
-//! is measured is what a client sees, and what the kernel counts.
+//! load them row by row (`rows`, `measure`, `curve`). Only `report` prints. No module knows the
+//! engine: what is measured is what a client sees, and what the kernel counts.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 mod compare;
+mod curve;
 mod drive;
 mod fault;
 mod hit_ratio;
+mod huge;
 mod link;
 mod load;
 mod measure;
@@ -46,6 +48,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Compare how well Cordis and a peer choose what to evict
     HitRatio(Box<hit_ratio::HitRatioArgs>),
+    /// Measure what others feel while one client works on values of millions of elements
+    Huge(Box<huge::HugeArgs>),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +82,7 @@ fn run(command: &Command) -> Result<bool, Fault> {
         }
         Command::Compare(args) => compare::run(args),
         Command::HitRatio(args) => hit_ratio::run(args).map(|()| true),
+        Command::Huge(args) => huge::run(args).map(|()| true),
     }
 }
 
@@ -90,7 +95,7 @@ fn fail(fault: &Fault) -> ExitCode {
 fn one_line(message: &str) -> String {
     let told = message.split("\n\n").next().unwrap_or(message);
     if told.starts_with("Load generator") {
-        return "a command is needed: load, compare or hit-ratio (see --help)".into();
+        return "a command is needed: load, compare, hit-ratio or huge (see --help)".into();
     }
     let words: Vec<&str> = told.split_whitespace().collect();
     words.join(" ").trim_start_matches("error: ").to_owned()

@@ -19,7 +19,7 @@ use crate::workload::{Workload, WorkloadSpec, split_words};
 /// Uncounted load before a row of a server, where it does not use up what was prepared.
 const WARMUP: Duration = Duration::from_millis(200);
 /// Time for a server to give back what it needed only for loading.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE_TIME: Duration = Duration::from_secs(1);
 const KEYS_DEFAULT: u64 = 100_000;
 const MEMORY_KEYS_DEFAULT: u64 = 2_000_000;
 /// Shape of the loads that prepare: quick for any server.
@@ -42,7 +42,7 @@ pub(crate) struct Sample {
 }
 
 /// Results in the order of the rows: a sample, or why there is none.
-type Results = Vec<Result<Sample, String>>;
+pub(crate) type Results = Vec<Result<Sample, String>>;
 
 /// Measures rows of speed, one after another, on one server.
 pub(crate) fn speed(
@@ -194,9 +194,21 @@ fn fill(
     requests: u64,
     cpus: &[usize],
 ) -> Result<(), Fault> {
+    fill_in_pipelines(server, workload, requests, cpus, FILL_PIPELINE)
+}
+
+/// Sends a number of requests as fast as the server takes them, at most some at once on each of the
+/// connections.
+pub(crate) fn fill_in_pipelines(
+    server: &Server,
+    workload: WorkloadSpec,
+    requests: u64,
+    cpus: &[usize],
+    pipeline: u64,
+) -> Result<(), Fault> {
     let plan = Plan {
         clients: FILL_CLIENTS,
-        pipeline: FILL_PIPELINE,
+        pipeline,
         cpus: cpus.to_vec(),
         ..Plan::new(server.target(), workload, requests)
     };

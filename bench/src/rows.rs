@@ -1,7 +1,9 @@
 //! The rows of the comparison: what each sends, what it needs beforehand, and its budget.
 //!
 //! Budgets are bounds on the ratio of Cordis to Redis in one run: of CPU time per request for
-//! speed, of resident bytes per element for memory.
+//! speed, of resident bytes per element for memory. The rows of the curve are made in `curve`.
+
+use crate::curve::{self, CurveRow};
 
 /// What a row needs in the server before it can be measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +62,9 @@ pub(crate) struct MemoryRow {
     /// The bound on the ratio.
     pub(crate) budget: f64,
 }
+
+/// Words that name several rows.
+const GROUPS: [&str; 5] = ["all", "perf", "suite", "memory", "memory-curve"];
 
 const SET: &str = "SET __key__ __data__";
 const GET: &str = "GET __key__";
@@ -169,32 +174,35 @@ pub(crate) struct Selection {
     pub(crate) speed: Vec<SpeedRow>,
     /// Rows of memory.
     pub(crate) memory: Vec<MemoryRow>,
+    /// Points of the curve of memory over size.
+    pub(crate) curve: Vec<CurveRow>,
 }
 
-/// Finds the rows that a list names: groups (`perf`, `suite`, `memory`, `all`), names of rows, or
-/// parts of names, separated by commas.
+/// Finds the rows that a list names: groups (`perf`, `suite`, `memory`, `memory-curve`, `all`),
+/// names of rows, or parts of names, separated by commas. The many rows of the curve are not part
+/// of `all`; the first words of a name find them, as in `curve list`.
 ///
 /// # Errors
 /// A word that names nothing.
 pub(crate) fn select(list: &str) -> Result<Selection, String> {
     let speed: Vec<SpeedRow> = perf().into_iter().chain(suite()).collect();
-    let memory = memory();
+    let (memory, curve) = (memory(), curve::rows());
     let words: Vec<&str> = list.split(',').map(str::trim).collect();
     let names: Vec<&str> =
         speed.iter().map(|row| row.name).chain(memory.iter().map(|row| row.name)).collect();
     for word in &words {
-        let known = ["all", "perf", "suite", "memory"].contains(word);
-        if word.is_empty() || !(known || names.iter().any(|name| name.contains(word))) {
-            let names = names.join(", ");
+        let known = GROUPS.contains(word) || names.iter().any(|name| name.contains(word));
+        if word.is_empty() || !(known || curve.iter().any(|row| in_curve(&row.name, word))) {
+            let (groups, names) = (GROUPS.join(", "), names.join(", "));
             return Err(format!(
-                "no row '{word}'; groups: all, perf, suite, memory; rows: {names}"
+                "no row '{word}'; groups: {groups}; rows: {names}, and 'curve list 10k' etc."
             ));
         }
     }
     let wanted = |name: &str, group: &str| {
         words.iter().any(|&word| match word {
             "all" => true,
-            "perf" | "suite" | "memory" => word == group,
+            _ if GROUPS.contains(&word) => word == group,
             _ if names.contains(&word) => word == name,
             _ => name.contains(word),
         })
@@ -202,7 +210,18 @@ pub(crate) fn select(list: &str) -> Result<Selection, String> {
     Ok(Selection {
         speed: speed.into_iter().filter(|row| wanted(row.name, row.group)).collect(),
         memory: memory.into_iter().filter(|row| wanted(row.name, "memory")).collect(),
+        curve: curve
+            .into_iter()
+            .filter(|row| words.iter().any(|word| in_curve(&row.name, word)))
+            .collect(),
     })
+}
+
+/// Whether a word of the list names a row of the curve: all of them, this one, or a first part of
+/// its name up to a blank.
+fn in_curve(name: &str, word: &str) -> bool {
+    let rest = name.strip_prefix(word);
+    word == "memory-curve" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
 #[cfg(test)]
@@ -214,6 +233,10 @@ mod tests {
         let selection = select(list).unwrap();
         let speed = selection.speed.iter().map(|row| row.name);
         speed.chain(selection.memory.iter().map(|row| row.name)).collect()
+    }
+
+    fn curve_names(list: &str) -> Vec<String> {
+        select(list).unwrap().curve.into_iter().map(|row| row.name).collect()
     }
 
     #[test]
@@ -230,9 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn select_takes_the_curve_only_by_its_name() {
+        assert!(curve_names("all,memory,zset,100").is_empty());
+        assert_eq!(names("memory-curve").len(), 0);
+        assert_eq!(curve_names("memory-curve"), curve_names("curve"));
+        assert_eq!(curve_names("curve list64").len(), 6);
+        assert_eq!(curve_names("curve zset 1"), ["curve zset 1"]);
+        assert_eq!(curve_names("curve zset 100k, get c1 P1"), ["curve zset 100k"]);
+        assert!(select("curve 7").is_err());
+    }
+
+    #[test]
     fn commands_of_all_rows_compile() {
-        let selection = select("all").unwrap();
+        let selection = select("all,memory-curve").unwrap();
         let memory = selection.memory.iter().map(|row| row.command.clone());
+        let memory = memory.chain(selection.curve.iter().map(|row| row.command.clone()));
         for command in selection.speed.iter().map(|row| row.command.to_owned()).chain(memory) {
             Workload::new(&WorkloadSpec::uniform(&command, 10, 64), 0).unwrap();
         }

@@ -8,26 +8,43 @@ use crate::sample::{Distribution, KeyPicker, Random};
 /// Width of every number that goes into a hole, as in redis-benchmark.
 pub(crate) const DIGITS: usize = 12;
 
+/// The widest number out of order.
+const MIXED_DIGITS_MAX: u64 = 7;
+
 /// What a hole is filled with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fill {
     /// A fresh draw of the key distribution.
     Draw,
-    /// The number of this request.
-    Sequence,
+    /// The number of this request, divided.
+    Sequence { divisor: u64 },
+    /// The number of this request, out of order: as many requests as there are numbers of this
+    /// width have all of them.
+    Mixed,
+}
+
+/// A place in a template that each request fills with a number.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    at: usize,
+    /// Digits, at most [`DIGITS`].
+    width: usize,
+    fill: Fill,
 }
 
 /// One command as wire bytes and the places in them that change.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
-    holes: Vec<(usize, Fill)>,
+    holes: Vec<Hole>,
 }
 
 impl Template {
     /// Compiles a command line. Words are split at blanks; double quotes keep blanks in a word.
     /// In a word, `__key__` stands for `key:` and a drawn number, `__rand_int__` for a drawn number,
-    /// `__seq__` for the number of the request, `__data__` for `data`.
+    /// `__seq__` for the number of the request, `__data__` for `data`. `__seq/100__` is the number
+    /// of the request divided by 100, and `__mix:5__` five digits that neighbouring requests have
+    /// far apart and that repeat only when all of that width have been.
     ///
     /// # Errors
     /// An empty command, or a quote that is not closed.
@@ -42,7 +59,8 @@ impl Template {
             let (text, holes) = expand(word, data);
             template.bytes.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
             let start = template.bytes.len();
-            template.holes.extend(holes.into_iter().map(|(at, fill)| (start + at, fill)));
+            let placed = holes.into_iter().map(|hole| Hole { at: start + hole.at, ..hole });
+            template.holes.extend(placed);
             template.bytes.extend_from_slice(&text);
             template.bytes.extend_from_slice(b"\r\n");
         }
@@ -52,12 +70,14 @@ impl Template {
     fn append(&self, out: &mut Vec<u8>, sequence: u64, picker: &KeyPicker, random: &mut Random) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        for &(at, fill) in &self.holes {
-            let number = match fill {
+        for hole in &self.holes {
+            let number = match hole.fill {
                 Fill::Draw => picker.pick(random),
-                Fill::Sequence => sequence,
+                Fill::Sequence { divisor } => sequence / divisor,
+                Fill::Mixed => mixed(sequence),
             };
-            write_digits(&mut out[start + at..start + at + DIGITS], number);
+            let at = start + hole.at;
+            write_digits(&mut out[at..at + hole.width], number);
         }
     }
 }
@@ -83,20 +103,17 @@ pub(crate) fn split_words(command: &str) -> Result<Vec<String>, String> {
 }
 
 /// The bytes of one word, with zeros where the holes are.
-fn expand(word: &str, data: &[u8]) -> (Vec<u8>, Vec<(usize, Fill)>) {
+fn expand(word: &str, data: &[u8]) -> (Vec<u8>, Vec<Hole>) {
     let (mut text, mut holes, mut rest) = (Vec::new(), Vec::new(), word);
     while !rest.is_empty() {
-        let fill = if let Some(tail) = rest.strip_prefix("__key__") {
+        if let Some(tail) = rest.strip_prefix("__key__") {
             text.extend_from_slice(b"key:");
-            Some((tail, Fill::Draw))
-        } else if let Some(tail) = rest.strip_prefix("__rand_int__") {
-            Some((tail, Fill::Draw))
-        } else {
-            rest.strip_prefix("__seq__").map(|tail| (tail, Fill::Sequence))
-        };
-        if let Some((tail, fill)) = fill {
-            holes.push((text.len(), fill));
+            holes.push(Hole { at: text.len(), width: DIGITS, fill: Fill::Draw });
             text.extend_from_slice(&[b'0'; DIGITS]);
+            rest = tail;
+        } else if let Some((width, fill, tail)) = hole_at(rest) {
+            holes.push(Hole { at: text.len(), width, fill });
+            text.extend_from_slice(&[b'0'; DIGITS][..width]);
             rest = tail;
         } else if let Some(tail) = rest.strip_prefix("__data__") {
             text.extend_from_slice(data);
@@ -110,8 +127,42 @@ fn expand(word: &str, data: &[u8]) -> (Vec<u8>, Vec<(usize, Fill)>) {
     (text, holes)
 }
 
-/// Writes a number into a slot of [`DIGITS`] bytes with leading zeros; higher digits are dropped.
+/// The number that a text begins with the name of: its width, its source, and the text behind.
+fn hole_at(text: &str) -> Option<(usize, Fill, &str)> {
+    let (name, tail) = text.strip_prefix("__")?.split_once("__")?;
+    let argument = |prefix| name.strip_prefix(prefix).and_then(|number| number.parse().ok());
+    if name == "rand_int" {
+        return Some((DIGITS, Fill::Draw, tail));
+    }
+    if name == "seq" {
+        return Some((DIGITS, Fill::Sequence { divisor: 1 }, tail));
+    }
+    if let Some(divisor) = argument("seq/").filter(|&divisor| divisor > 0) {
+        return Some((DIGITS, Fill::Sequence { divisor }, tail));
+    }
+    let width = argument("mix:").filter(|width| (1..=MIXED_DIGITS_MAX).contains(width))?;
+    Some((width as usize, Fill::Mixed, tail))
+}
+
+/// A number whose last digits, up to [`MIXED_DIGITS_MAX`], are a permutation of those of
+/// `sequence`.
+fn mixed(sequence: u64) -> u64 {
+    // It has no divisor in common with ten, so multiplying by it loses nothing; and none of its
+    // ends is near a power of ten, so what was side by side comes to lie far apart.
+    const FACTOR: u64 = 3_819_661;
+    sequence % 10_000_000 * FACTOR
+}
+
+/// Writes the last digits of a number into a slot of up to [`DIGITS`] bytes, with leading zeros.
 fn write_digits(slot: &mut [u8], number: u64) {
+    if slot.len() != DIGITS {
+        let mut left = number;
+        for digit in slot.iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        return;
+    }
     // Two halves of 32 bits divide faster than one of 64.
     let halves = [(number / 1_000_000 % 1_000_000) as u32, (number % 1_000_000) as u32];
     for (half, part) in halves.into_iter().zip(slot.chunks_exact_mut(DIGITS / 2)) {
@@ -260,6 +311,31 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("123456789011").count(), 2);
         assert_eq!(text.matches("123456789012").count(), 2);
+    }
+
+    #[test]
+    fn template_of_parts_fills_one_key_with_different_elements() {
+        let mut workload =
+            Workload::new(&spec(&[("SADD k:__seq/10__ 1__mix:2__ x__mix:1__", 1)]), 0).unwrap();
+        let mut members = std::collections::BTreeSet::new();
+        for number in 0..100 {
+            let mut out = Vec::new();
+            workload.append(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            let words: Vec<&str> = text.split("\r\n").skip(4).step_by(2).collect();
+            assert_eq!(words[0], format!("k:{:012}", number / 10));
+            assert_eq!((words[1].len(), words[2].len()), (3, 2));
+            members.insert(words[1].to_owned());
+        }
+        assert_eq!(members.len(), 100);
+    }
+
+    #[test]
+    fn template_keeps_what_only_looks_like_a_number() {
+        for word in ["__seq/0__", "__mix:0__", "__mix:8__", "__mix:x__", "__seq", "____", "__a__"] {
+            let (text, holes) = expand(word, b"");
+            assert_eq!((String::from_utf8(text).unwrap().as_str(), holes.len()), (word, 0));
+        }
     }
 
     #[test]

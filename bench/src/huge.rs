@@ -1,0 +1,255 @@
+//! `huge`: what others feel while a client does things to a value of millions of elements.
+//!
+//! One connection makes, reads, renames, copies, overwrites, expires and deletes a list, a hash, a
+//! set and a sorted set; another sends PING all the time and measures. Beside its latencies stand
+//! the turn times that Cordis itself counts (`INFO cores`).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::compare::PairArgs;
+use crate::fault::Fault;
+use crate::link::{Link, Target, Value};
+use crate::process::{Launch, Server, pin_this_thread, version};
+use crate::report::{self, Setting};
+
+/// Elements that one call of the preparation adds.
+const BATCH: u64 = 100;
+/// Lazy work after a call counts to it: so long is waited, and measured.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// Options of `huge`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HugeArgs {
+    #[command(flatten)]
+    pair: PairArgs,
+    /// Elements of a value
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    elements: u64,
+    /// Types, separated by commas
+    #[arg(long, default_value = "list,hash,set,zset", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Leave the peer out
+    #[arg(long)]
+    alone: bool,
+}
+
+/// What one step cost.
+#[derive(Clone, Debug, Serialize)]
+struct Cost {
+    step: String,
+    seconds: f64,
+    ping_p9999_us: f64,
+    ping_max_us: f64,
+    /// `turn_usec_p99.99` and `_max` of the busiest core.
+    turn_p9999_us: Option<f64>,
+    turn_max_us: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    setting: &'a Setting,
+    elements: u64,
+    peer_version: String,
+    cordis_version: String,
+    peer: Vec<Cost>,
+    cordis: Vec<Cost>,
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &HugeArgs) -> Result<(), Fault> {
+    let [peer, cordis] = args.pair.launches(false)?;
+    let ours = measure(args, &cordis)?;
+    let theirs = if args.alone { Vec::new() } else { measure(args, &peer)? };
+    let setting = Setting::read();
+    let report = Report {
+        setting: &setting,
+        elements: args.elements,
+        peer_version: version(&peer.program),
+        cordis_version: version(&cordis.program),
+        peer: theirs,
+        cordis: ours,
+    };
+    args.pair.publish(&setting, "huge", &text(&report), &report)
+}
+
+fn text(report: &Report<'_>) -> String {
+    let mut text = report.setting.text();
+    text.push_str(&format!("peer: {}\n", report.peer_version));
+    text.push_str(&format!("cordis: {}\n", report.cordis_version));
+    text.push_str(&format!("values of {} elements\n\n", report.elements));
+    let header = [
+        "step",
+        "s peer",
+        "cordis",
+        "ping max us peer",
+        "cordis",
+        "ping p99.99 us peer",
+        "cordis",
+        "turn p99.99 us",
+        "max us",
+    ];
+    let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.0}"));
+    let rows: Vec<Vec<String>> = report
+        .cordis
+        .iter()
+        .enumerate()
+        .map(|(i, ours)| {
+            let peer = report.peer.get(i);
+            vec![
+                ours.step.clone(),
+                peer.map_or_else(|| "-".to_owned(), |peer| format!("{:.2}", peer.seconds)),
+                format!("{:.2}", ours.seconds),
+                number(peer.map(|peer| peer.ping_max_us)),
+                number(Some(ours.ping_max_us)),
+                number(peer.map(|peer| peer.ping_p9999_us)),
+                number(Some(ours.ping_p9999_us)),
+                number(ours.turn_p9999_us),
+                number(ours.turn_max_us),
+            ]
+        })
+        .collect();
+    text + &report::table(&header, &rows)
+}
+
+fn measure(args: &HugeArgs, launch: &Launch) -> Result<Vec<Cost>, Fault> {
+    report::progress(&format!("{}: {} elements", launch.program.display(), args.elements));
+    let server = Server::start(launch)?;
+    let mut target = server.target();
+    target.timeout = Duration::from_secs(300);
+    let cpus = args.pair.load_cpu.0.clone();
+    // A thread of its own, because the pin must not stay on the caller, who starts servers.
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            pin_this_thread(&cpus)?;
+            let mut costs = Vec::new();
+            for kind in &args.types {
+                for (step, calls) in steps(kind, args.elements)? {
+                    costs.push(measure_step(&target, &format!("{kind}: {step}"), &calls)?);
+                }
+            }
+            Ok(costs)
+        });
+        worker.join().map_err(|_| Fault::failed("the load has panicked"))?
+    })
+}
+
+/// What is sent in one step.
+enum Calls {
+    /// So many calls that add elements, made by this function.
+    Fill(u64, fn(u64) -> Vec<String>),
+    /// These calls, one after another.
+    Each(Vec<Vec<String>>),
+}
+
+fn call(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// The words of a call that adds the `n`th batch.
+fn batch(n: u64, head: &str, words: impl Fn(u64) -> Vec<String>) -> Vec<String> {
+    let mut all = call(head);
+    all.extend((n * BATCH..(n + 1) * BATCH).flat_map(words));
+    all
+}
+
+fn steps(kind: &str, elements: u64) -> Result<Vec<(&'static str, Calls)>, Fault> {
+    let fill: fn(u64) -> Vec<String> = match kind {
+        "list" => |n| batch(n, "RPUSH big", |i| vec![format!("element:{i}")]),
+        "hash" => |n| batch(n, "HSET big", |i| vec![format!("field:{i}"), format!("value:{i}")]),
+        "set" => |n| batch(n, "SADD big", |i| vec![format!("member:{i}")]),
+        "zset" => |n| {
+            batch(n, "ZADD big", |i| vec![(i * 7_919 % 1_000_003).to_string(), format!("m:{i}")])
+        },
+        other => return Err(Fault::usage(format!("there is no type '{other}'"))),
+    };
+    let (read, store) = match kind {
+        "list" => ("LRANGE big 0 -1", "SORT big BY nosort STORE stored"),
+        "hash" => ("HGETALL big", "COPY big stored"),
+        "set" => ("SMEMBERS big", "SUNIONSTORE stored big"),
+        _ => ("ZRANGE big 0 -1 WITHSCORES", "ZUNIONSTORE stored 1 big"),
+    };
+    let one = |line: &str| Calls::Each(vec![call(line)]);
+    Ok(vec![
+        ("create", Calls::Fill(elements / BATCH, fill)),
+        ("read all", one(read)),
+        ("rename", Calls::Each(vec![call("RENAME big other"), call("RENAME other big")])),
+        ("store", one(store)),
+        ("expire", one("PEXPIRE stored 1")),
+        ("copy", one("COPY big copied")),
+        ("overwrite", one("SET copied text")),
+        ("delete", one("DEL big")),
+    ])
+}
+
+fn measure_step(target: &Target, step: &str, calls: &Calls) -> Result<Cost, Fault> {
+    let mut link = Link::open(target)?;
+    // A server without this command has no turns to count either.
+    link.call(&["CONFIG", "RESETSTAT"])?;
+    let stop = AtomicBool::new(false);
+    let (seconds, latencies) = std::thread::scope(|scope| {
+        let pinger = scope.spawn(|| ping(target, &stop));
+        let begun = Instant::now();
+        let sent = send(&mut link, calls);
+        let seconds = begun.elapsed().as_secs_f64();
+        std::thread::sleep(AFTERMATH);
+        stop.store(true, Ordering::Relaxed);
+        let latencies = pinger.join().map_err(|_| Fault::failed("the pinger has panicked"))?;
+        sent.and(latencies).map(|latencies| (seconds, latencies))
+    })?;
+    let turn = |name: &str, link: &mut Link| turn_us(link, name);
+    Ok(Cost {
+        step: step.to_owned(),
+        seconds,
+        ping_p9999_us: latencies.value_at_quantile(0.9999) as f64 / 1e3,
+        ping_max_us: latencies.max() as f64 / 1e3,
+        turn_p9999_us: turn("turn_usec_p99.99=", &mut link),
+        turn_max_us: turn("turn_usec_max=", &mut link),
+    })
+}
+
+fn send(link: &mut Link, calls: &Calls) -> Result<(), Fault> {
+    let made;
+    let all: Box<dyn Iterator<Item = Vec<String>>> = match calls {
+        Calls::Each(all) => Box::new(all.iter().cloned()),
+        Calls::Fill(count, make) => {
+            made = *make;
+            Box::new((0..*count).map(made))
+        }
+    };
+    for call in all {
+        let words: Vec<&str> = call.iter().map(String::as_str).collect();
+        if let Value::Error(text) = link.call(&words)? {
+            return Err(Fault::failed(format!("{} refused: {text}", words[0])));
+        }
+    }
+    Ok(())
+}
+
+/// Sends PING until told to stop. Latencies in nanoseconds.
+fn ping(target: &Target, stop: &AtomicBool) -> Result<Histogram<u64>, Fault> {
+    let mut link = Link::open(target)?;
+    let mut latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .map_err(|e| Fault::failed(e.to_string()))?;
+    while !stop.load(Ordering::Relaxed) {
+        let sent = Instant::now();
+        link.call(&["PING"])?;
+        latencies.saturating_record(sent.elapsed().as_nanos() as u64);
+    }
+    Ok(latencies)
+}
+
+/// The largest number behind `name` in `INFO cores`.
+fn turn_us(link: &mut Link, name: &str) -> Option<f64> {
+    let Ok(Value::Text(info)) = link.call(&["INFO", "cores"]) else {
+        return None;
+    };
+    let info = String::from_utf8_lossy(&info).into_owned();
+    let numbers =
+        info.split([',', '\r', '\n']).filter_map(|part| part.strip_prefix(name)?.parse().ok());
+    numbers.fold(None, |max: Option<f64>, n: f64| Some(max.map_or(n, |max| max.max(n))))
+}
