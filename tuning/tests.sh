@@ -118,6 +118,8 @@ END
   expect_code 2
   run "$here/test.sh" --only everything
   expect_code 2
+  run "$here/suites.sh" --only redis-py,everything
+  expect_code 2
 }
 
 test_help_names_each_option() {
@@ -131,6 +133,8 @@ test_help_names_each_option() {
   expect_code 0
   expect_line '--pid'
   run "$here/test.sh" --help
+  expect_code 0
+  run "$here/suites.sh" --help
   expect_code 0
 }
 
