@@ -10,7 +10,7 @@
 //! | 4 | 0 dense, 1 sparse |
 //! | 5..8 | not used |
 //! | 8..16 | the last count, little endian; its highest bit says that it is stale |
-//! | 16.. | 16384 registers: see [`dense`] and [`sparse`] |
+//! | 16.. | 16384 registers: see `dense` and `sparse` |
 //!
 //! Any client can store any bytes under these four letters: nothing here trusts them. Knows no key
 //! and no command.

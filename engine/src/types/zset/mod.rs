@@ -1,7 +1,7 @@
 //! Sorted sets: members with scores, in the order of score and bytes.
 //!
-//! Small ones are packed ([`packed`]); above the configured limits there are two trees ([`tree`]):
-//! the members in order ([`order`]), and where each is ([`places`]).
+//! Small ones are packed (`packed`); above the configured limits there are two trees (`tree`):
+//! the members in order (`order`), and where each is (`places`).
 //!
 //! Redis: a packed set does not know -0, and a member with that score gets 0.
 
