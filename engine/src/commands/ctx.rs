@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::commands::args::Args;
 use crate::commands::generic::dump::dump_value;
 use crate::commands::long::LongOp;
@@ -25,6 +27,9 @@ use crate::units::{DbIndex, Ms, ShardId, SlotId};
 
 /// Longest string that `OBJECT ENCODING` calls `embstr`.
 pub const EMBSTR_BYTES_MAX: usize = 44;
+
+/// Keys that a call over many looks ahead.
+pub const KEYS_AHEAD: usize = 16;
 
 /// Doors held by a core, by shard; `None` for those it does not hold.
 pub type HeldSet = Vec<Option<Held<'static, Shard>>>;
@@ -279,6 +284,28 @@ impl<'a> Ctx<'a> {
             }
             _ => KeyRef::new(bytes),
         }
+    }
+
+    /// The first keys of a call over many, whose places in memory are asked for at once: their lines
+    /// come while the first are worked on.
+    pub fn keys_ahead<'k>(
+        &mut self,
+        words: impl Iterator<Item = &'k [u8]>,
+    ) -> SmallVec<[KeyRef<'k>; KEYS_AHEAD]> {
+        let db = self.db;
+        let keys: SmallVec<[KeyRef<'k>; KEYS_AHEAD]> =
+            words.take(KEYS_AHEAD).map(|word| self.key(word)).collect();
+        for key in &keys {
+            if let Some(db) = self.shard(key.slot).keys.db(db) {
+                db.table(key.slot).prefetch_cell(key.hash);
+            }
+        }
+        for key in &keys {
+            if let Some(db) = self.shard(key.slot).keys.db(db) {
+                db.table(key.slot).prefetch_entry(key.hash);
+            }
+        }
+        keys
     }
 
     /// The shard of a key.

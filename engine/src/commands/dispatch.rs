@@ -13,6 +13,7 @@ use crate::resp::error::CommandError;
 use crate::resp::reply::{Protocol, Reply};
 use crate::shard::evict::{EvictParams, Policy};
 use crate::shard::state::KeyRef;
+use crate::slots::hash::slot_of;
 use crate::units::{DbIndex, ShardId, SlotId};
 
 /// A set of shards.
@@ -267,9 +268,10 @@ fn shards_of(
     find_keys(command.spec, args, found);
     let mut first = None;
     for found in found.iter() {
-        let key = KeyRef::new(args.at(found.index));
-        first.get_or_insert(hint(key, found.index));
-        set.insert(node.owners.of(key.slot));
+        let bytes = args.at(found.index);
+        let hint = first.get_or_insert_with(|| hint(KeyRef::new(bytes), found.index));
+        let slot = if hint.word as usize == found.index { hint.slot } else { slot_of(bytes) };
+        set.insert(node.owners.of(slot));
     }
     if names_keys(command.spec, args) {
         set = ShardSet::all(node.cores.len());
@@ -297,7 +299,7 @@ fn queued_shards(
         }
     }
     for (_, key) in client.watching.iter().flat_map(|w| &w.keys) {
-        set.insert(node.owners.of(crate::slots::hash::slot_of(key)));
+        set.insert(node.owners.of(slot_of(key)));
     }
     set
 }

@@ -199,7 +199,9 @@ impl Core {
             // The call that waited may have been deferred: what it waits for now may need that door.
             self.stop_waiting();
         }
-        if self.exclusive.is_empty() && self.moved.is_empty() {
+        // Sessions that go on now may bring calls for the same doors in this very turn: passing the
+        // doors to and fro for each would cost a wake every time. The turn's end lets go of all.
+        if self.exclusive.is_empty() && self.moved.is_empty() && self.resume.is_empty() {
             self.release_foreign_doors();
         }
     }
@@ -220,6 +222,10 @@ impl Core {
     }
 
     fn plan_exclusive(&mut self, call: &Exclusive) -> ShardSet {
+        // As it was planned when it came, unless slots have moved since.
+        if matches!(call.work, Work::Start) && call.version == self.node.owners.version() {
+            return call.set;
+        }
         let own = self.own();
         let client = &self.sessions[call.token.index as usize].client;
         let found = &mut self.round.found;

@@ -1,19 +1,20 @@
 //! Several strings in one call: MGET, MSET, MSETNX.
 
 use crate::commands::args::Args;
-use crate::commands::ctx::{Ctx, Encode, Event, Expiry};
+use crate::commands::ctx::{Ctx, Encode, Event, Expiry, KEYS_AHEAD};
 use crate::commands::spec::CommandResult;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 
 pub(super) fn mget(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     reply.array(args.len() - 1);
-    for word in args.iter_from(1) {
-        let key = ctx.key(word);
-        match ctx.read_string(key) {
-            Ok(Some(value)) => value.reply(reply),
-            // Redis: a key of another type counts as missing here, and only here.
-            Ok(None) | Err(_) => reply.null(),
+    for from in (1..args.len()).step_by(KEYS_AHEAD) {
+        for key in ctx.keys_ahead(args.iter_from(from)) {
+            match ctx.read_string(key) {
+                Ok(Some(value)) => value.reply(reply),
+                // Redis: a key of another type counts as missing here, and only here.
+                Ok(None) | Err(_) => reply.null(),
+            }
         }
     }
     Ok(())
@@ -48,11 +49,13 @@ fn check_pairs(ctx: &Ctx<'_>, args: &Args<'_>) -> CommandResult {
 }
 
 fn set_pairs(ctx: &mut Ctx<'_>, args: &Args<'_>) {
-    for i in (1..args.len()).step_by(2) {
-        let (key, value) = (ctx.key(args.at(i)), args.at(i + 1));
-        ctx.set_word(key, args, i + 1, Encode::Auto, Expiry::Clear);
-        ctx.modified(key, Event::String("set"));
-        ctx.effect(key, &[b"SET", key.bytes, value]);
+    for from in (1..args.len()).step_by(2 * KEYS_AHEAD) {
+        let keys = ctx.keys_ahead(args.iter_from(from).step_by(2));
+        for (i, key) in (from + 1..).step_by(2).zip(keys) {
+            ctx.set_word(key, args, i, Encode::Auto, Expiry::Clear);
+            ctx.modified(key, Event::String("set"));
+            ctx.effect(key, &[b"SET", key.bytes, args.at(i)]);
+        }
     }
 }
 
