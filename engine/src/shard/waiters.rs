@@ -72,6 +72,8 @@ struct Queue {
     calls: VecDeque<Arc<BlockedCall>>,
     /// Length at which ended calls are looked for.
     sweep_at: usize,
+    /// Its key is among those that are ready.
+    is_ready: bool,
 }
 
 type Key = (u8, Box<[u8]>);
@@ -81,7 +83,7 @@ type Key = (u8, Box<[u8]>);
 pub struct Waiters {
     by_key: HashMap<Key, Queue, BuildHasherDefault<KeyHasher>>,
     /// Keys that were made since and that somebody waits for.
-    ready: Vec<Key>,
+    ready: VecDeque<Key>,
 }
 
 impl Waiters {
@@ -118,20 +120,29 @@ impl Waiters {
     /// Notes that a key holds something now.
     pub fn signal(&mut self, db: DbIndex, key: &[u8]) {
         let key = (db.0, key.into());
-        if self.by_key.contains_key(&key) && !self.ready.contains(&key) {
-            self.ready.push(key);
+        if let Some(queue) = self.by_key.get_mut(&key)
+            && !std::mem::replace(&mut queue.is_ready, true)
+        {
+            self.ready.push_back(key);
         }
     }
 
     /// Notes that every key of a database may hold something now (SWAPDB).
     pub fn signal_all(&mut self, db: DbIndex) {
-        let keys = self.by_key.keys().filter(|(d, _)| *d == db.0).cloned();
-        self.ready.extend(keys.collect::<Vec<_>>());
+        for (key, queue) in self.by_key.iter_mut().filter(|((d, _), _)| *d == db.0) {
+            if !std::mem::replace(&mut queue.is_ready, true) {
+                self.ready.push_back(key.clone());
+            }
+        }
     }
 
     /// Takes the next key that holds something.
     pub fn take_ready(&mut self) -> Option<Key> {
-        if self.ready.is_empty() { None } else { Some(self.ready.remove(0)) }
+        let key = self.ready.pop_front()?;
+        if let Some(queue) = self.by_key.get_mut(&key) {
+            queue.is_ready = false;
+        }
+        Some(key)
     }
 
     /// The first `skip`ped call that still waits for a key; calls that have ended are dropped.
@@ -173,5 +184,80 @@ impl Waiters {
     /// Takes in what [`take_slot`](Self::take_slot) gave.
     pub fn put_slot(&mut self, moved: Self) {
         self.by_key.extend(moved.by_key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::table::table;
+
+    fn call(id: u64) -> Arc<BlockedCall> {
+        let command = table().get(b"blpop").expect("it exists");
+        let words = OwnedArgs::of(&[b"BLPOP", b"k", b"0"]);
+        let call = BlockedCall::new(id, CoreId(0), command, words, DbIndex(0), Protocol::Resp2);
+        Arc::new(call)
+    }
+
+    fn first(waiters: &mut Waiters, key: &[u8]) -> Option<u64> {
+        waiters.nth(&(0, key.into()), 0).map(|call| call.id)
+    }
+
+    #[test]
+    fn calls_wait_in_order_and_each_is_claimed_once() {
+        let mut waiters = Waiters::default();
+        let calls = [call(1), call(2), call(3)];
+        waiters.add(b"k", &calls[0], false);
+        waiters.add(b"k", &calls[1], false);
+        waiters.add(b"k", &calls[2], true);
+        for id in [3, 1, 2] {
+            assert_eq!(first(&mut waiters, b"k"), Some(id));
+            let call = &calls[id as usize - 1];
+            assert!(call.claim() && !call.claim(), "one claim wins");
+        }
+        assert_eq!(first(&mut waiters, b"k"), None);
+        assert!(waiters.is_empty(), "a key that nobody waits for is forgotten");
+    }
+
+    #[test]
+    fn key_is_ready_once_until_it_is_taken_and_only_if_somebody_waits() {
+        let mut waiters = Waiters::default();
+        waiters.add(b"k", &call(1), false);
+        waiters.add(b"j", &call(2), false);
+        waiters.signal(DbIndex(0), b"nobody");
+        waiters.signal(DbIndex(1), b"k");
+        assert!(!waiters.has_ready());
+        waiters.signal(DbIndex(0), b"k");
+        waiters.signal_all(DbIndex(0));
+        let mut taken: Vec<_> = std::iter::from_fn(|| waiters.take_ready()).collect();
+        taken.sort();
+        assert_eq!(taken, [(0, b"j"[..].into()), (0, b"k"[..].into())]);
+        waiters.signal(DbIndex(0), b"k");
+        assert!(waiters.has_ready());
+    }
+
+    #[test]
+    fn ended_calls_are_forgotten_while_others_come() {
+        let mut waiters = Waiters::default();
+        for id in 0..10_000 {
+            let call = call(id);
+            waiters.add(b"k", &call, false);
+            call.claim();
+        }
+        let kept = waiters.by_key[&(0, b"k"[..].into())].calls.len();
+        assert!(kept <= 2 * SWEEP_MIN, "{kept} ended calls are kept");
+        waiters.sweep();
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn waiters_of_a_slot_move_with_it() {
+        let (mut from, mut to) = (Waiters::default(), Waiters::default());
+        from.add(b"k", &call(1), false);
+        from.add(b"other", &call(2), false);
+        assert_ne!(slot_of(b"k"), slot_of(b"other"));
+        to.put_slot(from.take_slot(slot_of(b"k")));
+        assert_eq!((first(&mut from, b"k"), first(&mut to, b"k")), (None, Some(1)));
+        assert_eq!(first(&mut from, b"other"), Some(2));
     }
 }
