@@ -32,6 +32,13 @@ const SCORES: u64 = 1_000_000;
 /// loaded must not show.
 const UNDER_WAY_BYTES: usize = 64 << 10;
 
+/// A value that is set again and again before anything is measured.
+const WARM_UP_VALUE_BYTES: usize = 1 << 10;
+
+/// How often it is set: more bytes than a server has for receiving. Cordis goes through 2 MiB of
+/// buffers per core in turn; touched during the measurement, they would be 2 B per element.
+const WARM_UP_REQUESTS: u64 = 16 << 10;
+
 /// One point of the curve.
 #[derive(Clone, Debug)]
 pub(crate) struct CurveRow {
@@ -114,13 +121,17 @@ fn measure_point(launch: &Launch, row: &CurveRow, args: &CompareArgs) -> Result<
     let workload = WorkloadSpec::uniform(&row.command, SCORES, 0);
     let keys = (ELEMENTS as f64 * args.scale / row.key_elements as f64).round().max(1.0) as u64;
     let requests = keys * row.key_elements / row.request_elements;
-    let load = |requests| {
-        let request_bytes = Workload::new(&workload, 0).map_err(Fault::usage)?.request_bytes_max();
+    let send = |workload: &WorkloadSpec, requests| {
+        let request_bytes = Workload::new(workload, 0).map_err(Fault::usage)?.request_bytes_max();
         let pipeline = (UNDER_WAY_BYTES / request_bytes).clamp(1, 100) as u64;
         let cpus = &args.pair.load_cpu.0;
         fill_in_pipelines(&server, workload.clone(), requests, cpus, pipeline)
     };
-    // The first requests make a server grow what it keeps for any: buffers, code, connections.
+    let load = |requests| send(&workload, requests);
+    // The first requests make a server grow what it keeps for any: buffers, code, connections. They
+    // must leave no freed memory behind, which what is measured would use.
+    let warm_up = WorkloadSpec::uniform("SET curve:warm __data__", 1, WARM_UP_VALUE_BYTES);
+    send(&warm_up, WARM_UP_REQUESTS)?;
     load(requests.div_ceil(50))?;
     server.link()?.call(&["FLUSHALL"])?;
     std::thread::sleep(SETTLE_TIME);

@@ -2,7 +2,8 @@
 //!
 //! One connection makes, reads, renames, copies, overwrites, expires and deletes a list, a hash, a
 //! set and a sorted set; another sends PING all the time and measures. Beside its latencies stand
-//! the turn times that Cordis itself counts (`INFO cores`).
+//! the turn times that Cordis itself counts (`INFO cores`), and how long its threads waited for their
+//! processor: a turn lasts that much longer on a machine that does something else as well.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ struct Cost {
     /// `turn_usec_p99.99` and `_max` of the busiest core.
     turn_p9999_us: Option<f64>,
     turn_max_us: Option<f64>,
+    /// How long the server's threads waited for a processor that something else had.
+    waited_us: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +95,7 @@ fn text(report: &Report<'_>) -> String {
         "cordis",
         "turn p99.99 us",
         "max us",
+        "waited us",
     ];
     let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.0}"));
     let rows: Vec<Vec<String>> = report
@@ -110,6 +114,7 @@ fn text(report: &Report<'_>) -> String {
                 number(Some(ours.ping_p9999_us)),
                 number(ours.turn_p9999_us),
                 number(ours.turn_max_us),
+                number(Some(ours.waited_us)),
             ]
         })
         .collect();
@@ -119,17 +124,16 @@ fn text(report: &Report<'_>) -> String {
 fn measure(args: &HugeArgs, launch: &Launch) -> Result<Vec<Cost>, Fault> {
     report::progress(&format!("{}: {} elements", launch.program.display(), args.elements));
     let server = Server::start(launch)?;
-    let mut target = server.target();
-    target.timeout = Duration::from_secs(300);
     let cpus = args.pair.load_cpu.0.clone();
     // A thread of its own, because the pin must not stay on the caller, who starts servers.
     std::thread::scope(|scope| {
+        let server = &server;
         let worker = scope.spawn(move || {
             pin_this_thread(&cpus)?;
             let mut costs = Vec::new();
             for kind in &args.types {
                 for (step, calls) in steps(kind, args.elements)? {
-                    costs.push(measure_step(&target, &format!("{kind}: {step}"), &calls)?);
+                    costs.push(measure_step(server, &format!("{kind}: {step}"), &calls)?);
                 }
             }
             Ok(costs)
@@ -186,13 +190,16 @@ fn steps(kind: &str, elements: u64) -> Result<Vec<(&'static str, Calls)>, Fault>
     ])
 }
 
-fn measure_step(target: &Target, step: &str, calls: &Calls) -> Result<Cost, Fault> {
-    let mut link = Link::open(target)?;
+fn measure_step(server: &Server, step: &str, calls: &Calls) -> Result<Cost, Fault> {
+    let mut target = server.target();
+    target.timeout = Duration::from_secs(300);
+    let mut link = Link::open(&target)?;
     // A server without this command has no turns to count either.
     link.call(&["CONFIG", "RESETSTAT"])?;
     let stop = AtomicBool::new(false);
+    let waited_ns = server.waited_ns();
     let (seconds, latencies) = std::thread::scope(|scope| {
-        let pinger = scope.spawn(|| ping(target, &stop));
+        let pinger = scope.spawn(|| ping(&target, &stop));
         let begun = Instant::now();
         let sent = send(&mut link, calls);
         let seconds = begun.elapsed().as_secs_f64();
@@ -209,6 +216,7 @@ fn measure_step(target: &Target, step: &str, calls: &Calls) -> Result<Cost, Faul
         ping_max_us: latencies.max() as f64 / 1e3,
         turn_p9999_us: turn("turn_usec_p99.99=", &mut link),
         turn_max_us: turn("turn_usec_max=", &mut link),
+        waited_us: server.waited_ns().saturating_sub(waited_ns) as f64 / 1e3,
     })
 }
 

@@ -160,6 +160,22 @@ impl Server {
         CpuTime::of(self.child.id())
     }
 
+    /// How long its threads have been ready to run while something else had their processor; nothing
+    /// where the kernel does not keep it.
+    ///
+    /// # Source
+    /// `/proc/PID/task/TID/schedstat`, second field.
+    pub(crate) fn waited_ns(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let of = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
+        tasks
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| of(fs::read_to_string(entry.path().join("schedstat")).ok()?))
+            .sum()
+    }
+
     /// Resident memory, in bytes.
     pub(crate) fn rss_bytes(&self) -> Result<u64, Fault> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));

@@ -1,10 +1,11 @@
 //! What all cores of a process share and read without a lock: settings, slot owners, counters.
 //! Knows no ring, no session and no shard.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::commands::args::Args;
+use crate::commands::held_keys::HeldKeys;
 use crate::commands::spec::Flags;
 use crate::commands::table::Command;
 use crate::config::Config;
@@ -204,6 +205,8 @@ pub struct Node {
     next_call_id: AtomicU64,
     pause_until_ms: AtomicI64,
     pause_mode: AtomicU8,
+    /// Keys whose writers wait.
+    pub held_keys: Arc<HeldKeys>,
     /// Memory in use besides data, refreshed a few times a second.
     overhead_bytes: AtomicI64,
     /// Resident memory, refreshed with it.
@@ -239,6 +242,7 @@ impl Node {
             next_call_id: AtomicU64::new(1),
             pause_until_ms: AtomicI64::new(0),
             pause_mode: AtomicU8::new(0),
+            held_keys: Arc::default(),
             overhead_bytes: AtomicI64::new(0),
             resident_bytes: AtomicU64::new(0),
             used_peak_bytes: AtomicU64::new(0),

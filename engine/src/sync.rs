@@ -1,11 +1,14 @@
 //! Atomics and cells for the few files in which cores meet without a lock: a leaf that knows nothing.
 //!
-//! `shard/door.rs`, `runtime/mailbox.rs` and `runtime/sleep.rs` name these types by this path and no
-//! other. `tests/loom.rs` compiles the same three files with a `crate::sync` of its own, made of
-//! loom's types, and so checks the very code that runs here, in every interleaving of small cases.
+//! `shard/door.rs`, `runtime/mailbox.rs`, `runtime/sleep.rs` and `slots/owner.rs` name these types by
+//! this path and no other. `tests/loom.rs` compiles the same four files with a `crate::sync` of its
+//! own, made of loom's types, and so checks the very code that runs here, in every interleaving of
+//! small cases.
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// A cell whose user argues who may touch it when. Lends its address only to a closure, because
 /// that is where loom's cell checks that no other thread is at it.

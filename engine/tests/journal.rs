@@ -261,14 +261,17 @@ fn replay(records: &[(usize, Record)], shard_count: usize) -> Contents {
             continue;
         }
         client.db = record.db;
-        let words: Vec<&[u8]> = record.call.args().iter_from(0).collect();
-        let reply = bare.call(&mut client, &words);
-        assert!(
-            !reply.starts_with(b"-"),
-            "replay of {} ended in {}",
-            text_of(&record.call),
-            escaped(&reply)
-        );
+        let further = record.state.iter().flat_map(|state| state.calls());
+        for call in std::iter::once(record.call.clone()).chain(further) {
+            let words: Vec<&[u8]> = call.args().iter_from(0).collect();
+            let reply = bare.call(&mut client, &words);
+            assert!(
+                !reply.starts_with(b"-"),
+                "replay of {} ended in {}",
+                text_of(&call),
+                escaped(&reply)
+            );
+        }
     }
     contents(&bare)
 }
@@ -283,6 +286,59 @@ fn difference(want: &Contents, got: &Contents) -> Option<String> {
     };
     let (db, key) = wrong;
     Some(format!("db {db} \"{}\": run {}, replay {}", escaped(key), show(want), show(got)))
+}
+
+/// Replays what `lines` leave behind, in a server that holds large values under `l`, `h`, `s`, `z`.
+#[test]
+fn effects_on_large_values_are_bounded_and_build_the_same_data() {
+    let lines = [
+        "SPOP s 7000",
+        "SUNIONSTORE s2 s other",
+        "ZUNIONSTORE z2 1 z",
+        "COPY h h2",
+        "PEXPIREAT h2 1700000900000",
+        "RENAME h2 h3",
+        "SORT l BY nosort STORE l2",
+        "ZRANGESTORE z3 z 0 -1",
+        "MOVE l 1",
+    ];
+    let mut bare = Bare::new(2, 1);
+    let mut client = bare.client();
+    bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
+    for n in 0..100 {
+        for (head, of) in [
+            ("RPUSH l", "element:{}"),
+            ("HSET h", "field:{} value:{}"),
+            ("SADD s", "member:{}"),
+            ("ZADD z", "{}.5 member:{}"),
+        ] {
+            let elements = (n * 100..(n + 1) * 100).map(|n| of.replace("{}", &n.to_string()));
+            let line = format!("{head} {}", elements.collect::<Vec<_>>().join(" "));
+            bare.call(&mut client, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        }
+    }
+    for line in lines {
+        let reply = bare.call(&mut client, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        assert!(!reply.starts_with(b"-"), "{line}: {}", escaped(&reply));
+    }
+    let mut records: Vec<(usize, Record)> = Vec::new();
+    for (index, shard) in bare.held.iter_mut().enumerate() {
+        let taken = shard.as_mut().expect("all doors are held").journal.take();
+        records.extend(taken.into_iter().map(|record| (index, record)));
+    }
+    records.sort_by_key(|(_, record)| (record.unit, record.clock));
+    assert!(records.iter().filter(|(_, record)| record.state.is_some()).count() >= 7);
+    for (_, record) in &records {
+        check_effect(record);
+        let further = record.state.iter().flat_map(|state| state.calls());
+        for call in std::iter::once(record.call.clone()).chain(further) {
+            let byte_count = call.args().iter_from(0).map(<[u8]>::len).sum::<usize>();
+            assert!(byte_count <= 128 * 1024, "{}: {byte_count} bytes", text_of(&call).len());
+        }
+    }
+    if let Some(difference) = difference(&contents(&bare), &replay(&records, 3)) {
+        panic!("{} bytes of difference: {difference:.200}", difference.len());
+    }
 }
 
 /// One run; `Err` tells what is wrong.

@@ -27,6 +27,8 @@ mod units;
 mod door;
 #[path = "../src/runtime/mailbox.rs"]
 mod mailbox;
+#[path = "../src/slots/owner.rs"]
+mod owner;
 #[path = "../src/runtime/sleep.rs"]
 mod sleep;
 
@@ -34,7 +36,9 @@ mod sleep;
 mod sync {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
 }
 
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
@@ -44,8 +48,9 @@ use door::{Guarded, Held};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 use mailbox::{Receiver, Sender, mailbox};
+use owner::SlotOwners;
 use sleep::SleepFlag;
-use units::CoreId;
+use units::{CoreId, ShardId, SlotId};
 
 /// A case, and how many times each of its threads may be preempted by default.
 struct Model {
@@ -104,6 +109,21 @@ const MODELS: &[Model] = &[
         name: "core_that_stops_waiting_never_keeps_the_door_shut",
         preemptions_max: 3,
         run: core_that_stops_waiting,
+    },
+    Model {
+        name: "requests_pipelined_around_a_slot_that_moves_run_in_order_where_it_is",
+        preemptions_max: 2,
+        run: requests_around_a_slot_that_moves,
+    },
+    Model {
+        name: "call_over_two_slots_one_of_which_moves_finds_both_and_is_whole",
+        preemptions_max: 2,
+        run: call_over_two_slots_one_of_which_moves,
+    },
+    Model {
+        name: "replies_of_mailed_requests_are_there_when_their_shard_is_borrowed",
+        preemptions_max: 3,
+        run: replies_when_their_shard_is_borrowed,
     },
 ];
 
@@ -471,4 +491,207 @@ fn core_that_stops_waiting() {
         }
     });
     assert_eq!(*door.try_take(id(0)).expect("nobody is left behind the door"), 2);
+}
+
+/// The tables of a shard, by slot: what was written, in order.
+type Tables = Vec<Option<Vec<u32>>>;
+
+/// Two shards of two slots each, the first slot's table on the first shard, and who owns what.
+struct Slots {
+    owners: SlotOwners,
+    shards: [Guarded<Tables>; 2],
+}
+
+impl Slots {
+    fn dealt() -> Arc<Self> {
+        let (first, second) = (vec![Some(Vec::new()), None], vec![None, Some(Vec::new())]);
+        let shards = [Guarded::new(id(0), first), Guarded::new(id(1), second)];
+        Arc::new(Self { owners: SlotOwners::dealt_of(2, 2), shards })
+    }
+
+    fn owner(&self, slot: usize) -> usize {
+        self.owners.of(slot_id(slot)).index()
+    }
+
+    /// Moves a slot's table behind both doors, as the balancer does.
+    fn give(&self, cores: &[Core], me: usize, slot: usize, to: usize) {
+        let mut low = take(cores, &self.shards[0], me);
+        let mut high = take(cores, &self.shards[1], me);
+        let (from, into) = if to == 1 { (&mut low, &mut high) } else { (&mut high, &mut low) };
+        into[slot] = from[slot].take();
+        self.owners.give(slot_id(slot), ShardId(to as u16));
+        release(cores, low);
+        release(cores, high);
+    }
+
+    /// What the slot's table holds in the end.
+    fn table(&self, slot: usize) -> Vec<u32> {
+        let held = self.shards[self.owner(slot)].try_take(id(0));
+        held.expect("nobody is left behind the door")[slot].clone().expect("its owner has it")
+    }
+}
+
+fn slot_id(slot: usize) -> SlotId {
+    SlotId::all().nth(slot).expect("a model has few slots")
+}
+
+/// Core 0 plans two requests of a session on one slot before it runs either, the one that goes to the
+/// higher shard first; core 1 moves the slot away and back. As `runtime/intake.rs` plans, as
+/// `shard/batch.rs` checks behind the door, and as `runtime/exclusive.rs` runs again what has moved.
+fn requests_around_a_slot_that_moves() {
+    let cores = cores(2);
+    let slots = Slots::dealt();
+    let (moved, mover) = (Arc::clone(&slots), Arc::clone(&cores));
+    let thread = thread::spawn(move || {
+        moved.give(&mover, 1, 0, 1);
+        moved.give(&mover, 1, 0, 0);
+    });
+    let mut next = 1;
+    let mut version = 0;
+    while next <= 2 {
+        // A round: what can be planned together.
+        let mut batches = [Vec::new(), Vec::new()];
+        let mut is_settled = true;
+        while next <= 2 {
+            let now = slots.owners.version();
+            if now != version && !is_settled {
+                break;
+            }
+            version = now;
+            let owner = slots.owner(0);
+            if slots.owners.version() != version && !is_settled {
+                break;
+            }
+            batches[owner].push((next, version));
+            is_settled = false;
+            next += 1;
+        }
+        let mut again = Vec::new();
+        for shard in [1, 0] {
+            if batches[shard].is_empty() {
+                continue;
+            }
+            let mut held = take(&cores, &slots.shards[shard], 0);
+            for &(request, planned_by) in &batches[shard] {
+                if planned_by == slots.owners.version() {
+                    held[0].as_mut().expect("the slot is where it was planned").push(request);
+                } else {
+                    again.push(request);
+                }
+            }
+            release(&cores, held);
+        }
+        again.sort_unstable();
+        for request in again {
+            run_again(&cores, &slots, request);
+        }
+    }
+    thread.join().expect("a failing thread fails the model first");
+    assert_eq!(slots.table(0), [1, 2]);
+}
+
+/// Runs a request wherever its slot is when the door is held.
+fn run_again(cores: &[Core], slots: &Slots, request: u32) {
+    loop {
+        let owner = slots.owner(0);
+        let mut held = take(cores, &slots.shards[owner], 0);
+        let stays = slots.owner(0) == owner;
+        if stays {
+            held[0].as_mut().expect("who holds its owner's door has the slot").push(request);
+        }
+        release(cores, held);
+        if stays {
+            return;
+        }
+    }
+}
+
+/// Core 0 runs a call over both slots, core 1 moves the second slot to the first shard, and core 2
+/// reads both behind whatever doors they are: it sees all of the call or nothing.
+fn call_over_two_slots_one_of_which_moves() {
+    let cores = cores(3);
+    let slots = Slots::dealt();
+    let shared = Arc::clone(&slots);
+    run_cores(3, move |me| match me {
+        0 => over_both(&cores, &shared, me, |tables| tables.iter_mut().for_each(|t| t.push(1))),
+        1 => shared.give(&cores, me, 1, 0),
+        _ => over_both(&cores, &shared, me, |tables| assert_eq!(tables[0], tables[1])),
+    });
+    assert_eq!((slots.table(0), slots.table(1)), (vec![1], vec![1]));
+}
+
+/// Takes the doors of both slots' owners in ascending order, and looks again whether they are that:
+/// as `Core::run_exclusive` does.
+fn over_both(cores: &[Core], slots: &Slots, me: usize, call: impl Fn(&mut [&mut Vec<u32>; 2])) {
+    loop {
+        let mut planned = [slots.owner(0), slots.owner(1)];
+        let owners = planned;
+        planned.sort_unstable();
+        let mut held: Vec<_> = Vec::new();
+        for (at, &shard) in planned.iter().enumerate() {
+            if at == 0 || planned[0] != shard {
+                held.push((shard, take(cores, &slots.shards[shard], me)));
+            }
+        }
+        let is_planned = [slots.owner(0), slots.owner(1)] == owners;
+        if is_planned {
+            let mut tables: Vec<_> = held
+                .iter_mut()
+                .flat_map(|(shard, tables)| {
+                    let shard = *shard;
+                    tables.iter_mut().enumerate().filter(move |(slot, _)| owners[*slot] == shard)
+                })
+                .collect();
+            tables.sort_by_key(|(slot, _)| *slot);
+            let [(_, first), (_, second)] = &mut tables[..] else {
+                panic!("one table per slot");
+            };
+            let here = "who holds its owner's door has the slot";
+            call(&mut [first.as_mut().expect(here), second.as_mut().expect(here)]);
+        }
+        held.into_iter().for_each(|(_, held)| release(cores, held));
+        if is_planned {
+            return;
+        }
+    }
+}
+
+/// Core 1 mails a request to core 0 and later borrows that shard for another one. The owner posts the
+/// reply of what it ran before it lets go of the door, so whoever has the door finds either the
+/// request or the reply: as `Core::catch_up` relies on.
+fn replies_when_their_shard_is_borrowed() {
+    let cores = cores(2);
+    let (shard, mut senders) = shard(1);
+    let (mut replies, mut answers) = mailbox(4);
+    let (shared, borrower) = (Arc::clone(&shard), Arc::clone(&cores));
+    let mut sender = senders.remove(0);
+    let thread = thread::spawn(move || {
+        mail(&borrower, &mut sender, 1);
+        let mut held = take(&borrower, &shared, 1);
+        let mut answered = 0;
+        while let Some(request) = held.inboxes[0].try_recv() {
+            held.run(1, request);
+            answered += 1;
+        }
+        while answers.try_recv().is_some() {
+            answered += 1;
+        }
+        assert_eq!(answered, 1, "the reply to what was mailed is not here");
+        held.run(1, 2);
+        release(&borrower, held);
+    });
+    loop {
+        let mut held = take(&cores, &shard, 0);
+        while let Some(request) = held.inboxes[0].try_recv() {
+            held.run(1, request);
+            assert!(replies.try_send(request).is_ok(), "there is room");
+        }
+        let is_done = held.ran.len() == 2;
+        release(&cores, held);
+        if is_done {
+            break;
+        }
+        thread::yield_now();
+    }
+    thread.join().expect("a failing thread fails the model first");
 }

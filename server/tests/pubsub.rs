@@ -467,3 +467,85 @@ fn idle_timeout_spares_listeners() {
     assert_eq!(ours.client().text("PUBLISH ch still"), ":1\r\n");
     assert_eq!(received(&mut listener), message("ch", "still"));
 }
+
+#[test]
+fn calls_of_a_transaction_are_shown_with_microseconds() {
+    let ours = Process::cordis(1, &[]);
+    let (mut monitor, mut client) = (ours.client(), ours.client());
+    assert_eq!(monitor.text("MONITOR"), "+OK\r\n");
+    client.call("MULTI");
+    for _ in 0..5 {
+        client.call("PING");
+    }
+    client.call("EXEC");
+    let is_whole = |line: &str| {
+        let stamp = line.split(' ').next().and_then(|stamp| stamp.split('.').nth(1));
+        stamp.expect("a line begins with the time").ends_with("000")
+    };
+    // Shown when they are queued is MULTI, then what EXEC runs, then EXEC.
+    let lines: Vec<String> = (0..7).map(|_| received(&mut monitor)).collect();
+    assert_eq!(lines.iter().filter(|line| line.contains("PING")).count(), 5);
+    assert!(lines.iter().any(|line| line.contains("PING") && !is_whole(line)), "{lines:?}");
+}
+
+/// The longest turn since the counters were reset.
+fn longest_turn(admin: &mut Client) -> Duration {
+    let info = admin.text("INFO all");
+    let values = info.split("turn_usec_max=").skip(1).map(|rest| {
+        let end = rest.find([',', '\r']).unwrap_or(rest.len());
+        rest[..end].parse::<f64>().expect("INFO prints numbers")
+    });
+    Duration::from_secs_f64(values.fold(0.0, f64::max) / 1e6)
+}
+
+#[test]
+fn calls_over_many_names_work_in_steps_and_leave_out_nothing() {
+    const NAME_COUNT: usize = 50_000;
+    /// Parsing so many words is one step; a name takes about a microsecond, or several in a debug
+    /// build.
+    const TURN_MAX: Duration = Duration::from_millis(25);
+    let ours = Process::cordis(CORE_COUNT, &[]);
+    let (mut admin, mut client) = (ours.client(), ours.client());
+    let names: Vec<String> = (0..NAME_COUNT).map(|i| format!("name:{i}")).collect();
+    let words = |verb: &str| [&[verb.to_owned()], &names[..]].concat();
+    let confirm = |verb: &str, name: &str, count: usize| {
+        format!("*3\r\n{}{}:{count}\r\n", bulk(verb), bulk(name))
+    };
+    common::best_of(3, || {
+        admin.call("CONFIG RESETSTAT");
+        let waited = ours.waited();
+        for (verb, confirmed) in [("SUBSCRIBE", "subscribe"), ("PSUBSCRIBE", "psubscribe")] {
+            client.send_call(&words(verb)).expect("the server reads");
+            // What comes behind it waits for it.
+            client.send(b"PING\r\n").expect("the server reads");
+            let before = if verb == "SUBSCRIBE" { 0 } else { NAME_COUNT };
+            for (name, count) in names.iter().zip(before + 1..) {
+                assert_eq!(received(&mut client), confirm(confirmed, name, count));
+            }
+            assert_eq!(received(&mut client), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+        }
+        let listed = admin.text("PUBSUB CHANNELS");
+        assert!(listed.starts_with(&format!("*{NAME_COUNT}\r\n")));
+        assert_eq!(listed.matches("name:").count(), NAME_COUNT);
+        assert_eq!(admin.text("PUBSUB CHANNELS name:4999?").matches("name:").count(), 10);
+        assert_eq!(admin.text("PUBLISH name:7 m"), ":2\r\n");
+        assert_eq!(received(&mut client), message("name:7", "m"));
+        let by_pattern = received(&mut client);
+        assert!(by_pattern.starts_with("*4\r\n$8\r\npmessage\r\n"), "{by_pattern}");
+        // All of one kind, in whatever order, then the others by name.
+        client.send(b"UNSUBSCRIBE\r\n").expect("the server reads");
+        for left in (NAME_COUNT..2 * NAME_COUNT).rev() {
+            let confirmed = received(&mut client);
+            assert!(confirmed.ends_with(&format!(":{left}\r\n")), "{left}: {confirmed}");
+        }
+        client.send_call(&words("PUNSUBSCRIBE")).expect("the server reads");
+        for (name, left) in names.iter().zip((0..NAME_COUNT).rev()) {
+            assert_eq!(received(&mut client), confirm("punsubscribe", name, left));
+        }
+        assert_eq!(admin.text("PUBSUB CHANNELS"), "*0\r\n");
+        assert_eq!(client.text("PING"), "+PONG\r\n");
+        let waited = ours.waited().saturating_sub(waited);
+        let longest = longest_turn(&mut admin).saturating_sub(waited);
+        if longest <= TURN_MAX { Ok(()) } else { Err(format!("a turn of {longest:?}")) }
+    });
+}

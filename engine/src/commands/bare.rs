@@ -149,6 +149,7 @@ impl Bare {
                 now: self.now,
                 micros: Micros::Fixed(self.now.0 * 1000),
                 in_exec: false,
+                may_defer: false,
                 action: None,
                 outbox: &mut self.clock.outbox,
                 pushed: None,

@@ -15,10 +15,10 @@ use crate::resp::longdouble::LongDouble;
 use crate::resp::number::parse_f64;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::shard::state::KeyRef;
-use crate::shard::waiters::BlockedCall;
+use crate::shard::waiters::{BlockedCall, Key};
 use crate::slots::hash::slot_of;
 use crate::types::Type;
-use crate::units::{DbIndex, Ms, ShardId};
+use crate::units::{Ms, ShardId};
 
 /// News for the home core of a blocked call.
 #[derive(Debug)]
@@ -71,21 +71,22 @@ pub fn serve_ready(ctx: &mut Ctx<'_>, woken: &mut Vec<Woken>) {
     }
 }
 
-fn serve_key(ctx: &mut Ctx<'_>, shard: ShardId, key: &(u8, Box<[u8]>), woken: &mut Vec<Woken>) {
-    let (db, bytes) = (DbIndex(key.0), &key.1);
-    let mut skip = 0;
+fn serve_key(ctx: &mut Ctx<'_>, shard: ShardId, key: &Key, woken: &mut Vec<Woken>) {
+    let (db, bytes) = (key.0, &key.1);
+    // Those up to this rank wait for another type.
+    let mut passed = 0;
     loop {
         let Some(held) = ctx.shards.get(shard) else {
             return;
         };
-        let Some(call) = held.waiters.nth(key, skip) else {
+        let Some(call) = held.waiters.behind(key, passed) else {
             return;
         };
         let Some(entry) = ctx.peek_in(db, KeyRef::new(bytes)) else {
             return;
         };
         if entry.value().type_of() != awaited_type(&call) {
-            skip += 1;
+            passed = call.rank;
             continue;
         }
         if !holds_all_keys(ctx, &call) {
@@ -93,6 +94,9 @@ fn serve_key(ctx: &mut Ctx<'_>, shard: ShardId, key: &(u8, Box<[u8]>), woken: &m
             return;
         }
         if call.claim() {
+            if let Some(held) = ctx.shards.get(shard) {
+                held.waiters.remove(bytes, &call);
+            }
             let reply = serve(ctx, &call, bytes);
             woken.push(Woken::Served(call, reply));
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::commands::args::Args;
+use crate::commands::args::{Args, OwnedArgs};
 use crate::commands::generic::dump::dump_value;
-use crate::commands::long::LongOp;
+use crate::commands::long::{LONG_ELEMENTS_MIN, LongOp};
 use crate::commands::spec::CommandSpec;
-use crate::journal::LogicalClock;
+use crate::journal::{LogicalClock, State};
 use crate::node::{CoreStats, Node};
 pub use crate::pubsub::event::Event;
 use crate::resp::error::CommandError;
@@ -22,7 +22,7 @@ use crate::shard::state::{KeyRef, Shard};
 use crate::store::entry::{EntryBox, EntryRef, INLINE_BYTES_MAX, Payload, Value};
 use crate::store::keyspace::Db;
 use crate::store::table::CellIndex;
-use crate::types::Type;
+use crate::types::Object;
 use crate::units::{DbIndex, Ms, ShardId, SlotId};
 
 /// Longest string that `OBJECT ENCODING` calls `embstr`.
@@ -30,6 +30,9 @@ pub const EMBSTR_BYTES_MAX: usize = 44;
 
 /// Keys that a call over many looks ahead.
 pub const KEYS_AHEAD: usize = 16;
+
+/// Collections of so many bytes go into the journal as snapshots, however few elements they have.
+const LONG_STATE_BYTES_MIN: usize = 256 * 1024;
 
 /// Doors held by a core, by shard; `None` for those it does not hold.
 pub type HeldSet = Vec<Option<Held<'static, Shard>>>;
@@ -712,6 +715,16 @@ impl<'a> Ctx<'a> {
         shard.journal.emit(self.clock, Some(key.slot), db, words.iter().copied());
     }
 
+    /// Emits an effect on one key whose words are made only if somebody reads them.
+    pub fn effect_call(&mut self, key: KeyRef<'_>, call: impl FnOnce() -> OwnedArgs) {
+        self.effect_count += 1;
+        let db = self.db;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if shard.journal.is_read() {
+            shard.journal.emit_call(self.clock, Some(key.slot), db, call());
+        }
+    }
+
     /// Emits an effect on a whole database of every shard held.
     pub fn effect_all(&mut self, db: DbIndex, words: &[&[u8]]) {
         self.effect_count += 1;
@@ -720,8 +733,8 @@ impl<'a> Ctx<'a> {
     }
 
     /// Emits the whole value of a key as an effect: `SET key value [PXAT ms]`, `RESTORE key ms payload
-    /// REPLACE ABSTTL` for a collection, or `DEL key` if it is not there. What a command over several
-    /// keys does to one of them.
+    /// REPLACE ABSTTL` for a collection, a snapshot ([`State`]) of one that is large, or `DEL key` if it
+    /// is not there. What a command over several keys does to one of them.
     pub fn effect_state(&mut self, db: DbIndex, key: KeyRef<'_>) {
         self.effect_count += 1;
         let shard = self.shards.of_slot(self.node, key.slot);
@@ -733,19 +746,44 @@ impl<'a> Ctx<'a> {
             return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
         };
         let entry = shard.entry(db, key.slot, at);
-        let deadline = entry.expires_at().map(|at| at.0.to_string());
-        if entry.value().type_of() != Type::String {
-            let payload = dump_value(entry.value());
-            let ms = deadline.as_deref().unwrap_or("0").as_bytes();
-            let words = [&b"RESTORE"[..], key.bytes, ms, &payload, b"REPLACE", b"ABSTTL"];
-            return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
-        }
-        let value = entry.value().bytes().to_vec();
-        let words = [&b"SET"[..], key.bytes, &value];
-        let tail: Vec<&[u8]> = match &deadline {
-            Some(ms) => vec![b"PXAT", ms.as_bytes()],
-            None => vec![],
+        let deadline = entry.expires_at();
+        let call = match entry.value() {
+            Value::Object(value) if is_long(value) => {
+                let state = State { key: key.bytes.into(), value: value.clone(), deadline };
+                return shard.journal.emit_state(self.clock, key.slot, db, state);
+            }
+            value @ (Value::Packed(..) | Value::Object(_)) => {
+                let ms = deadline.map_or(0, |at| at.0).to_string();
+                let words: [&[u8]; 6] = [
+                    b"RESTORE",
+                    key.bytes,
+                    ms.as_bytes(),
+                    &dump_value(value),
+                    b"REPLACE",
+                    b"ABSTTL",
+                ];
+                OwnedArgs::of(&words)
+            }
+            value => set_call(key.bytes, value, deadline),
         };
-        shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter().chain(tail));
+        shard.journal.emit_call(self.clock, Some(key.slot), db, call);
     }
+}
+
+/// Whether a collection is too large to be written into the journal in one turn.
+fn is_long(value: &Object) -> bool {
+    value.len() >= LONG_ELEMENTS_MIN || value.heap_bytes() >= LONG_STATE_BYTES_MIN
+}
+
+/// The call that stores a string. A big one is shared, not copied.
+fn set_call(key: &[u8], value: Value<'_>, deadline: Option<Ms>) -> OwnedArgs {
+    let mut call = OwnedArgs::of(&[b"SET", key]);
+    match value {
+        Value::Big(data) => call.push_shared(data),
+        value => call.extend(std::iter::once(&*value.bytes())),
+    }
+    if let Some(at) = deadline {
+        call.extend([&b"PXAT"[..], at.0.to_string().as_bytes()].into_iter());
+    }
+    call
 }

@@ -5,7 +5,7 @@ use crate::commands::args::{Args, is_token};
 use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
 use crate::commands::keys::{FoundKey, find_keys, names_keys};
 use crate::commands::long::{Finish, LongOp};
-use crate::commands::spec::{Flags, Handler, Propagate, Route, SliceState, SliceStep};
+use crate::commands::spec::{Access, Flags, Handler, Propagate, Route, SliceState, SliceStep};
 use crate::commands::table::{Command, KeyRule, table};
 use crate::net::client::ClientState;
 use crate::node::Node;
@@ -201,6 +201,44 @@ pub fn may_write(command: &Command, client: &ClientState) -> bool {
         || queued.is_some_and(|m| m.queued.iter().any(|(c, _)| c.spec.flags.intersects(writes)))
 }
 
+/// Whether a call has to wait because it may write to a key whose writers do
+/// ([`HeldKeys`](crate::commands::held_keys::HeldKeys)).
+#[inline]
+pub fn waits_for_keys(
+    command: &Command,
+    args: &Args<'_>,
+    client: &ClientState,
+    node: &Node,
+    found: &mut Vec<FoundKey>,
+) -> bool {
+    node.held_keys.has_any() && may_write_held_key(command, args, client, node, found)
+}
+
+#[cold]
+fn may_write_held_key(
+    command: &Command,
+    args: &Args<'_>,
+    client: &ClientState,
+    node: &Node,
+    found: &mut Vec<FoundKey>,
+) -> bool {
+    let mut touches = |command: &Command, args: &Args<'_>| {
+        found.clear();
+        find_keys(command.spec, args, found);
+        let mut written = found.iter().filter(|found| found.spec.access != Access::Read);
+        written.any(|found| node.held_keys.contains(client.db, args.at(found.index)))
+    };
+    match &client.multi {
+        _ if !may_write(command, client) => false,
+        Some(multi) if command.spec.name == "exec" => {
+            multi.queued.iter().any(|(command, args)| touches(command, &args.args()))
+        }
+        // It is only queued.
+        Some(_) => false,
+        None => touches(command, args),
+    }
+}
+
 /// Plans a call. `own` is the shard of the calling core, for calls that may run anywhere.
 #[inline]
 pub fn plan(
@@ -213,7 +251,7 @@ pub fn plan(
 ) -> Plan {
     if command.keys == KeyRule::First
         && matches!(command.spec.handler, Handler::Data(_))
-        && !command.spec.may_defer(args.len())
+        && !command.spec.may_defer(args)
     {
         let key = KeyRef::new(args.at(1));
         return Plan::One(node.owners.of(key.slot), Some(hint(key, 1)));
@@ -227,7 +265,7 @@ pub fn plan(
         Route::AllSlots => match ShardSet::all(node.cores.len()).single() {
             Some(shard)
                 if matches!(command.spec.handler, Handler::Data(_))
-                    && !command.spec.may_defer(args.len()) =>
+                    && !command.spec.may_defer(args) =>
             {
                 Plan::One(shard, None)
             }
@@ -236,10 +274,10 @@ pub fn plan(
         Route::ByKey | Route::SplitKeys => {
             let (set, first) = shards_of(command, args, node, found);
             match (set.single(), command.spec.handler) {
-                (Some(shard), Handler::Data(_)) if !command.spec.may_defer(args.len()) => {
+                (Some(shard), Handler::Data(_)) if !command.spec.may_defer(args) => {
                     Plan::One(shard, first)
                 }
-                (None, Handler::Data(_)) if set.0 == 0 && !command.spec.may_defer(args.len()) => {
+                (None, Handler::Data(_)) if set.0 == 0 && !command.spec.may_defer(args) => {
                     Plan::One(own, None)
                 }
                 _ => Plan::Many(if set.0 == 0 { ShardSet(1 << own.0) } else { set }),

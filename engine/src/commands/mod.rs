@@ -14,6 +14,7 @@ pub mod docs;
 pub mod generic;
 pub mod glob;
 pub mod hash;
+pub mod held_keys;
 pub mod hyperloglog;
 pub mod keys;
 pub mod list;

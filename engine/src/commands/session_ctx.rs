@@ -1,5 +1,6 @@
 //! What a handler that concerns the session may touch: the client's state and the process, no data.
 
+use crate::commands::pubsub::steps::NameWork;
 use crate::net::client::ClientState;
 use crate::node::{CoreStats, Node};
 use crate::pubsub::outbox::Outbox;
@@ -30,6 +31,8 @@ pub enum SessionAction {
     /// The session rests for this many milliseconds, its core does not; then the reply is OK
     /// (DEBUG SLEEP).
     Sleep(u64),
+    /// A call over very many names, in steps.
+    Names(NameWork),
 }
 
 /// Which clients are meant.
@@ -95,6 +98,8 @@ pub struct SessionCtx<'a> {
     pub micros: Micros,
     /// The call runs inside EXEC.
     pub in_exec: bool,
+    /// The call may go on after its handler, by an action: its core is there to do it.
+    pub may_defer: bool,
     /// Set by a handler that needs the core to act. Then it writes no reply itself.
     pub action: Option<SessionAction>,
     /// What its core has to tell others once the handler has returned.

@@ -88,14 +88,17 @@ impl CommandSpec {
         self.name.split_once('|').map_or(self.name, |(_, sub)| sub)
     }
 
-    /// Whether a call of so many words may go on after its handler has returned: in steps, or when
-    /// its keys can serve it (see `commands::long`). Its session waits meanwhile.
+    /// Whether a call may go on after its handler has returned: in steps, or when its keys can serve
+    /// it (see `commands::long`). Its session waits meanwhile.
     #[inline]
-    pub const fn may_defer(&self, words: usize) -> bool {
+    pub fn may_defer(&self, args: &Args<'_>) -> bool {
         match self.deferral {
             Deferral::Never => self.flags.contains(Flags::BLOCKING),
             Deferral::Always => true,
-            Deferral::FromWords(min) => words >= min as usize,
+            Deferral::FromWords(min) => args.len() >= usize::from(min),
+            Deferral::FromBytes { word, min } => {
+                args.get(usize::from(word)).is_some_and(|word| word.len() >= min as usize)
+            }
         }
     }
 
@@ -240,6 +243,8 @@ bitflags! {
         const NO_ASYNC_LOADING = 1 << 17;
         /// Not under the ACL's control by key.
         const NO_MANDATORY_KEYS = 1 << 18;
+        /// Accepted by a cluster node that imports the key's slot.
+        const ASKING = 1 << 19;
     }
 }
 
@@ -579,6 +584,13 @@ pub enum Deferral {
     Always,
     /// Those of this many words and more.
     FromWords(u16),
+    /// Those of which word `word` has at least so many bytes.
+    FromBytes {
+        /// Which word.
+        word: u8,
+        /// How long it is at least.
+        min: u32,
+    },
 }
 
 /// What a write leaves in the journal.

@@ -233,7 +233,7 @@ fn run(
         dispatch::run_queued(command, ctx, args, reply);
     }
     if ctx.node.pubsub.has_monitors() {
-        let now_us = ctx.now.0 * 1000;
+        let now_us = micros(ctx).get();
         ctx.clock.outbox.extend(monitor::item(ctx.node, client, command, args, now_us));
     }
     // The core counts EXEC; time is EXEC's as well.
@@ -262,8 +262,9 @@ fn run_session(
         node: ctx.node,
         stats: ctx.stats,
         now,
-        micros: Micros::Fixed(now.0 * 1000),
+        micros: micros(ctx),
         in_exec: true,
+        may_defer: false,
         action: None,
         outbox: &mut ctx.clock.outbox,
         pushed: None,
@@ -287,6 +288,11 @@ fn run_session(
     pushed
 }
 
+/// Microseconds at each call: time does not stand still in a transaction.
+fn micros(ctx: &Ctx<'_>) -> Micros {
+    ctx.clock.outbox.micros.unwrap_or(Micros::Fixed(ctx.now.0 * 1000))
+}
+
 /// Whether an action may be about other clients than this one.
 fn concerns_others(action: &SessionAction, client: &ClientState) -> bool {
     let is_own = |filter: &ClientFilter| {
@@ -298,7 +304,7 @@ fn concerns_others(action: &SessionAction, client: &ClientState) -> bool {
             !is_own(filter)
         }
         SessionAction::Unblock { id, .. } => *id != client.id,
-        SessionAction::Shutdown | SessionAction::Sleep(_) => false,
+        SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => false,
     }
 }
 

@@ -258,6 +258,13 @@ pub const SPECS: &[ConfigSpec] = &[
         ..CLIENTS
     },
     ConfigSpec {
+        name: "sanitize-dump-payload",
+        kind: Kind::Enum(&[("no", 0), ("yes", 1), ("clients", 2)]),
+        default: "no",
+        doc: "Kept for tools that set it; what RESTORE is given is always checked to the last byte.",
+        ..CLIENTS
+    },
+    ConfigSpec {
         name: "notify-keyspace-events",
         kind: Kind::Events,
         default: "",

@@ -4,12 +4,16 @@
 //! result wherever it is replayed: no relative time, no chance, no dependence on other keys. The
 //! effects of one command, or of one transaction, form a unit. Knows no reader.
 
+mod state;
+
+pub use state::State;
+
 use crate::commands::args::OwnedArgs;
 use crate::pubsub::outbox::Outbox;
 use crate::units::{DbIndex, SlotId};
 
 /// One effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// Logical time: larger than that of everything this effect may depend on.
     pub clock: u64,
@@ -21,6 +25,8 @@ pub struct Record {
     pub db: DbIndex,
     /// The call.
     pub call: OwnedArgs,
+    /// What the key holds then, if that takes further calls ([`State::calls`]): part of this effect.
+    pub state: Option<Box<State>>,
 }
 
 /// Logical time of a core. It passes with every door, so that effects on one shard that follow from
@@ -86,6 +92,46 @@ impl Journal {
         db: DbIndex,
         words: impl Iterator<Item = &'w [u8]>,
     ) {
+        if self.is_read() {
+            let mut call = OwnedArgs::default();
+            call.extend(words);
+            self.emit_call(clock, slot, db, call);
+        }
+    }
+
+    /// The same with words that are put together already.
+    pub fn emit_call(
+        &mut self,
+        clock: &mut LogicalClock,
+        slot: Option<SlotId>,
+        db: DbIndex,
+        call: OwnedArgs,
+    ) {
+        self.record(clock, slot, db, call, None);
+    }
+
+    /// Records what a key holds, whatever was there: its value is a snapshot.
+    pub fn emit_state(
+        &mut self,
+        clock: &mut LogicalClock,
+        slot: SlotId,
+        db: DbIndex,
+        state: State,
+    ) {
+        if self.is_read() {
+            let call = OwnedArgs::of(&[b"DEL", &state.key]);
+            self.record(clock, Some(slot), db, call, Some(Box::new(state)));
+        }
+    }
+
+    fn record(
+        &mut self,
+        clock: &mut LogicalClock,
+        slot: Option<SlotId>,
+        db: DbIndex,
+        call: OwnedArgs,
+        state: Option<Box<State>>,
+    ) {
         let Some(records) = &mut self.records else {
             return;
         };
@@ -100,8 +146,6 @@ impl Journal {
                 *unit
             }
         };
-        let mut call = OwnedArgs::default();
-        call.extend(words);
-        records.push(Record { clock: clock.now, unit, slot, db, call });
+        records.push(Record { clock: clock.now, unit, slot, db, call, state });
     }
 }

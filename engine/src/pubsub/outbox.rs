@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::commands::session_ctx::Micros;
 use crate::pubsub::event::Event;
 use crate::pubsub::message::Message;
 use crate::pubsub::{Kind, Name};
@@ -36,6 +37,9 @@ pub struct Outbox {
     /// `notify-keyspace-events`, as of the beginning of this round; 0 if nobody listens. For those
     /// who cannot read the settings: expiry and eviction.
     pub event_flags: u32,
+    /// Where microseconds come from, for those who run without their core's clock: calls of a
+    /// transaction. None where time is given, in tests.
+    pub micros: Option<Micros>,
 }
 
 impl Outbox {

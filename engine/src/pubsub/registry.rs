@@ -18,7 +18,7 @@ use crate::store::keyspace::key_hash;
 use crate::units::CoreId;
 
 /// Locks that channels are spread over.
-const STRIPE_COUNT: usize = 64;
+const STRIPE_COUNT: usize = 256;
 /// Bytes of messages that may wait for a core; publishers pause beyond that.
 const BACKLOG_BYTES_MAX: usize = 32 << 20;
 
@@ -224,14 +224,31 @@ impl Registry {
     /// The names that have a subscriber and match `pattern`.
     pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Name> {
         let mut found = Vec::new();
-        for stripe in &self.stripes(kind).stripes {
-            let names = read(stripe);
-            let matches = names.keys().filter(|name| {
-                pattern.is_none_or(|pattern| glob::matches(pattern, name, Case::Sensitive))
-            });
-            found.extend(matches.cloned());
+        let mut stripe = 0;
+        while self.each_name(kind, stripe, pattern, |name| found.push(Arc::clone(name))) {
+            stripe += 1;
         }
         found
+    }
+
+    /// Visits those of one stripe; whether there are more stripes. The visitor must not come back
+    /// here: a lock is held.
+    pub fn each_name(
+        &self,
+        kind: Kind,
+        stripe: usize,
+        pattern: Option<&[u8]>,
+        visit: impl FnMut(&Name),
+    ) -> bool {
+        let stripes = &self.stripes(kind).stripes;
+        if let Some(names) = stripes.get(stripe) {
+            let names = read(names);
+            let is_match = |name: &&Name| {
+                pattern.is_none_or(|pattern| glob::matches(pattern, name, Case::Sensitive))
+            };
+            names.keys().filter(is_match).for_each(visit);
+        }
+        stripe + 1 < stripes.len()
     }
 
     /// Counts a session that monitors; returns the time.

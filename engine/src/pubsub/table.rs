@@ -5,6 +5,7 @@ use std::hash::BuildHasherDefault;
 
 use crate::commands::glob::{self, Case};
 use crate::pubsub::{Kind, Name, NameHasher};
+use crate::store::keyspace::key_hash;
 
 /// A session of this core: its index and generation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -47,21 +48,44 @@ impl Subscribers {
 
 type Map = HashMap<Name, Subscribers, BuildHasherDefault<NameHasher>>;
 
+/// Maps that channels are spread over, so that a million of them never move at once.
+const STRIPE_COUNT: usize = 256;
+
 /// The table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
-    channels: Map,
+    channels: Box<[Map]>,
+    /// One map: each message of a channel looks at all of them.
     patterns: Map,
-    shard_channels: Map,
+    shard_channels: Box<[Map]>,
     monitors: Subscribers,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        let stripes = || (0..STRIPE_COUNT).map(|_| Map::default()).collect();
+        let (channels, shard_channels) = (stripes(), stripes());
+        Self {
+            channels,
+            shard_channels,
+            patterns: Map::default(),
+            monitors: Subscribers::default(),
+        }
+    }
+}
+
+/// The stripe of a name.
+fn stripe(name: &[u8]) -> usize {
+    // The top bits: the maps use the low ones.
+    (key_hash(name) >> 40) as usize % STRIPE_COUNT
+}
+
 impl Table {
-    const fn of_mut(&mut self, kind: Kind) -> &mut Map {
+    fn of_mut(&mut self, kind: Kind, name: &[u8]) -> &mut Map {
         match kind {
-            Kind::Channel => &mut self.channels,
+            Kind::Channel => &mut self.channels[stripe(name)],
             Kind::Pattern => &mut self.patterns,
-            Kind::Shard => &mut self.shard_channels,
+            Kind::Shard => &mut self.shard_channels[stripe(name)],
         }
     }
 
@@ -70,15 +94,16 @@ impl Table {
     /// # Complexity
     /// O(log N) with N subscribers of the name, and a move of 16 bytes for each behind it.
     pub fn subscribe(&mut self, kind: Kind, name: &Name, who: Subscriber, at: u64) {
-        if let Some(subscribers) = self.of_mut(kind).get_mut(name) {
+        let map = self.of_mut(kind, name);
+        if let Some(subscribers) = map.get_mut(name) {
             return subscribers.add(who, at);
         }
-        self.of_mut(kind).insert(Name::clone(name), Subscribers { list: vec![(who, at)] });
+        map.insert(Name::clone(name), Subscribers { list: vec![(who, at)] });
     }
 
     /// Removes a subscriber.
     pub fn unsubscribe(&mut self, kind: Kind, name: &[u8], who: Subscriber) {
-        let map = self.of_mut(kind);
+        let map = self.of_mut(kind, name);
         let Some(subscribers) = map.get_mut(name) else {
             return;
         };
@@ -109,9 +134,9 @@ impl Table {
     /// Subscribers of a name.
     pub fn subscribers(&self, kind: Kind, name: &[u8]) -> Option<&Subscribers> {
         match kind {
-            Kind::Channel => &self.channels,
+            Kind::Channel => &self.channels[stripe(name)],
             Kind::Pattern => &self.patterns,
-            Kind::Shard => &self.shard_channels,
+            Kind::Shard => &self.shard_channels[stripe(name)],
         }
         .get(name)
     }

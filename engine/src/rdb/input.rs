@@ -42,7 +42,8 @@ impl Scratch {
 }
 
 /// A string as it is written.
-enum Written<'a> {
+#[derive(Debug)]
+pub(super) enum Written<'a> {
     Bytes(&'a [u8]),
     Int(i64),
     Packed { data: &'a [u8], len: u64 },
@@ -56,6 +57,16 @@ impl<'a> Input<'a> {
     /// Offset of the next byte.
     pub(super) fn at(&self) -> usize {
         self.at
+    }
+
+    /// The payload.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The same position in the same payload, which is held elsewhere.
+    pub(super) fn with_bytes<'b>(&self, bytes: &'b [u8]) -> Input<'b> {
+        Input { bytes, at: self.at }
     }
 
     /// Bytes that follow.
@@ -115,7 +126,8 @@ impl<'a> Input<'a> {
         Ok(count)
     }
 
-    fn written(&mut self) -> Result<Written<'a>, Error> {
+    /// A string, not unpacked yet.
+    pub(super) fn written(&mut self) -> Result<Written<'a>, Error> {
         let at = self.at;
         Ok(match self.length()? {
             Length::Bytes(len) => Written::Bytes(self.take(len)?),

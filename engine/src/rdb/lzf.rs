@@ -205,38 +205,91 @@ fn step(data: &[u8], at: usize) -> Option<(Step<'_>, usize)> {
 /// # Errors
 /// If it is not, which is known before memory is taken.
 pub(super) fn decompress(data: &[u8], len: u64, out: &mut Vec<u8>) -> Result<(), Error> {
-    out.clear();
-    let len = checked_len(data, len)?;
-    out.reserve_exact(len);
-    let mut at = 0;
-    while let Some((step, next)) = step(data, at) {
-        match step {
-            Step::Literals(bytes) => out.extend_from_slice(bytes),
-            Step::Copy { distance, len } => copy_within(out, distance, len),
-        }
-        at = next;
-    }
+    let mut unpack = Unpack::into(std::mem::take(out));
+    while !unpack.step(data, len, usize::MAX)? {}
+    *out = unpack.out;
     Ok(())
 }
 
-/// Looks at every step without taking it.
-fn checked_len(data: &[u8], len: u64) -> Result<usize, Error> {
-    let (mut at, mut total) = (0, 0usize);
-    while at < data.len() {
-        let (step, next) = step(data, at).ok_or(corrupt(at, "a compressed string is cut off"))?;
-        total += match step {
-            Step::Literals(bytes) => bytes.len(),
-            Step::Copy { distance, .. } if distance > total => {
-                return Err(corrupt(at, "a compressed string refers to what is before it"));
-            }
-            Step::Copy { len, .. } => len,
-        };
-        at = next;
+/// Decompression in steps. All calls are about the same bytes.
+#[derive(Debug, Default)]
+pub(super) struct Unpack {
+    /// Where the next step of `data` begins.
+    at: usize,
+    /// Bytes that the steps so far make.
+    total: usize,
+    /// Every step has been looked at, and may be taken.
+    is_checked: bool,
+    out: Vec<u8>,
+}
+
+impl Unpack {
+    /// Puts the bytes where others were.
+    fn into(mut out: Vec<u8>) -> Self {
+        out.clear();
+        Self { out, ..Self::default() }
     }
-    if total as u64 == len {
-        Ok(total)
-    } else {
-        Err(corrupt(at, "a compressed string has another length than it says"))
+
+    /// Goes on by at least `byte_count` bytes of what comes out, if there are so many; `true` at the
+    /// end.
+    ///
+    /// # Errors
+    /// As [`decompress`].
+    pub(super) fn step(&mut self, data: &[u8], len: u64, byte_count: usize) -> Result<bool, Error> {
+        let until = self.total.saturating_add(byte_count);
+        if !self.is_checked {
+            self.check(data, until)?;
+            if self.at == data.len() {
+                if self.total as u64 != len {
+                    return Err(corrupt(
+                        self.at,
+                        "a compressed string has another length than it says",
+                    ));
+                }
+                self.out.reserve_exact(self.total);
+                *self = Self {
+                    is_checked: true,
+                    out: std::mem::take(&mut self.out),
+                    ..Self::default()
+                };
+                return Ok(data.is_empty());
+            }
+            return Ok(false);
+        }
+        while self.out.len() < until
+            && let Some((step, next)) = step(data, self.at)
+        {
+            match step {
+                Step::Literals(bytes) => self.out.extend_from_slice(bytes),
+                Step::Copy { distance, len } => copy_within(&mut self.out, distance, len),
+            }
+            self.at = next;
+        }
+        self.total = self.out.len();
+        Ok(self.at == data.len())
+    }
+
+    /// Looks at steps without taking them.
+    fn check(&mut self, data: &[u8], until: usize) -> Result<(), Error> {
+        while self.at < data.len() && self.total < until {
+            let at = self.at;
+            let (step, next) =
+                step(data, at).ok_or(corrupt(at, "a compressed string is cut off"))?;
+            self.total += match step {
+                Step::Literals(bytes) => bytes.len(),
+                Step::Copy { distance, .. } if distance > self.total => {
+                    return Err(corrupt(at, "a compressed string refers to what is before it"));
+                }
+                Step::Copy { len, .. } => len,
+            };
+            self.at = next;
+        }
+        Ok(())
+    }
+
+    /// What came out.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.out
     }
 }
 

@@ -34,12 +34,14 @@ mod input;
 mod lzf;
 mod output;
 mod packed;
+mod pause;
 mod reader;
 mod seen;
 mod writer;
 
+pub use pause::{Paused, Text};
 pub use reader::Reader;
-pub use writer::{Format, Limits, ListWriter, Writer};
+pub use writer::{Format, Limits, ListWriter, OpenList, Writer};
 
 /// The bytes that begin a value and say how it is laid out.
 mod tag {

@@ -7,7 +7,7 @@ use crate::rdb::{Element, Error, Kind, corrupt, node, tag};
 
 /// Where elements come from.
 #[derive(Debug)]
-enum Source<'a> {
+pub(super) enum Source<'a> {
     /// One after the other in the payload: so many are left.
     Plain(u64),
     /// Packed into one string.
@@ -18,7 +18,7 @@ enum Source<'a> {
 
 /// A node of a list.
 #[derive(Debug)]
-enum Node<'a> {
+pub(super) enum Node<'a> {
     None,
     /// One element, which is next in the payload.
     Plain,
@@ -37,17 +37,17 @@ enum Node<'a> {
 /// sorted set for finding doubles.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    kind: Kind,
-    input: Input<'a>,
-    source: Source<'a>,
+    pub(super) kind: Kind,
+    pub(super) input: Input<'a>,
+    pub(super) source: Source<'a>,
     /// Whether scores in the payload are text.
-    text_scores: bool,
+    pub(super) text_scores: bool,
     /// For the element, or the field.
-    first: Scratch,
+    pub(super) first: Scratch,
     /// For the value.
-    second: Scratch,
-    seen: Option<Seen>,
-    taken: u64,
+    pub(super) second: Scratch,
+    pub(super) seen: Option<Seen>,
+    pub(super) taken: u64,
 }
 
 impl<'a> Reader<'a> {

@@ -109,6 +109,11 @@ impl Writer {
         Self { out: Vec::new(), format, limits }
     }
 
+    /// Nothing yet, in memory for so many bytes: what is not written is not touched.
+    pub fn with_capacity(format: Format, limits: Limits, byte_count: usize) -> Self {
+        Self { out: Vec::with_capacity(byte_count), format, limits }
+    }
+
     /// What has been written so far.
     pub fn bytes(&self) -> &[u8] {
         &self.out
@@ -300,6 +305,12 @@ impl Pack {
 #[derive(Debug)]
 pub struct ListWriter<'w> {
     writer: &'w mut Writer,
+    list: OpenList,
+}
+
+/// How far a list has been written: what a [`ListWriter`] is without its writer.
+#[derive(Debug)]
+pub struct OpenList {
     /// Where the number of nodes goes, and how many bytes are kept for it.
     count_at: usize,
     count_bytes: usize,
@@ -318,7 +329,14 @@ impl<'w> ListWriter<'w> {
         let count_bytes = if count >= WIDE_COUNT_FROM { 5 } else { 0 };
         writer.out.resize(count_at + count_bytes, 0);
         let node = Pack::new(writer.format, Vec::new());
-        Self { writer, count_at, count_bytes, node_count: 0, node, node_items: 0 }
+        let list = OpenList { count_at, count_bytes, node_count: 0, node, node_items: 0 };
+        Self { writer, list }
+    }
+
+    /// Lets go of the writer, to which nothing else may be written before
+    /// [`resume`](OpenList::resume).
+    pub fn pause(self) -> OpenList {
+        self.list
     }
 
     /// Adds an element at the tail.
@@ -327,30 +345,30 @@ impl<'w> ListWriter<'w> {
             self.end_node();
             return self.plain_node(item);
         }
-        if self.node_items > 0 && !self.has_room(item.len()) {
+        if self.list.node_items > 0 && !self.has_room(item.len()) {
             self.end_node();
         }
-        self.node.push(item);
-        self.node_items += 1;
+        self.list.node.push(item);
+        self.list.node_items += 1;
     }
 
     /// Whether the node takes another element.
     fn has_room(&self, item_bytes: usize) -> bool {
-        let total = self.node.total_bytes() + item_bytes + NODE_OVERHEAD_BYTES;
+        let total = self.list.node.total_bytes() + item_bytes + NODE_OVERHEAD_BYTES;
         match self.writer.limits.list_node {
             fill @ ..=-1 => total <= 2048 << fill.unsigned_abs().min(5),
-            fill => total <= NODE_BYTES_MAX && self.node_items < fill.max(1) as usize,
+            fill => total <= NODE_BYTES_MAX && self.list.node_items < fill.max(1) as usize,
         }
     }
 
     fn end_node(&mut self) {
-        if self.node_items == 0 {
+        if self.list.node_items == 0 {
             return;
         }
         let spare = Pack::new(self.writer.format, Vec::new());
-        let node = std::mem::replace(&mut self.node, spare).finish();
-        self.node_items = 0;
-        self.node_count += 1;
+        let node = std::mem::replace(&mut self.list.node, spare).finish();
+        self.list.node_items = 0;
+        self.list.node_count += 1;
         let out = &mut self.writer.out;
         if self.writer.format == Format::V10 {
             put_length(out, node::PACKED);
@@ -360,7 +378,7 @@ impl<'w> ListWriter<'w> {
 
     /// An element that no packed string takes.
     fn plain_node(&mut self, item: &[u8]) {
-        self.node_count += 1;
+        self.list.node_count += 1;
         put_length(&mut self.writer.out, node::PLAIN);
         put_string(&mut self.writer.out, item);
     }
@@ -369,13 +387,20 @@ impl<'w> ListWriter<'w> {
     pub fn finish(mut self) {
         self.end_node();
         let mut count = Vec::with_capacity(9);
-        if self.count_bytes == 0 {
-            put_length(&mut count, self.node_count);
+        if self.list.count_bytes == 0 {
+            put_length(&mut count, self.list.node_count);
         } else {
             count.push(0x80);
-            count.extend_from_slice(&(self.node_count as u32).to_be_bytes());
+            count.extend_from_slice(&(self.list.node_count as u32).to_be_bytes());
         }
-        let until = self.count_at + self.count_bytes;
-        self.writer.out.splice(self.count_at..until, count);
+        let until = self.list.count_at + self.list.count_bytes;
+        self.writer.out.splice(self.list.count_at..until, count);
+    }
+}
+
+impl OpenList {
+    /// Goes on with the writer that the list was begun in.
+    pub fn resume(self, writer: &mut Writer) -> ListWriter<'_> {
+        ListWriter { writer, list: self }
     }
 }

@@ -78,44 +78,65 @@ impl Parser {
         limits: Limits,
         ranges: &mut Vec<ArgRange>,
     ) -> Parsed {
-        let base = ranges.len();
-        let (words_left, at, word_bytes) = match self.partial.take() {
-            Some(partial) => {
-                if bytes.len() - start < partial.at {
-                    // The line end of a word apart is still to come.
-                    self.partial = Some(partial);
-                    return Parsed::Incomplete;
-                }
-                ranges.extend(partial.ranges.iter().map(|range| range.later(start)));
-                (partial.words_left, start + partial.at, partial.word_bytes)
-            }
-            None => {
-                let Some(&first) = bytes.get(start) else {
-                    return Parsed::Incomplete;
-                };
-                if first != b'*' {
-                    return inline(bytes, start, ranges);
-                }
-                match line(bytes, start + 1) {
-                    Line::Incomplete if bytes.len() - start > INLINE_BYTES_MAX => {
-                        return Parsed::Error(CommandError::TOO_BIG_COUNT);
-                    }
-                    Line::Incomplete => return Parsed::Incomplete,
-                    Line::Invalid => return Parsed::Error(CommandError::INVALID_WORD_COUNT),
-                    Line::Number(n, _) if n > WORDS_MAX => {
-                        return Parsed::Error(CommandError::INVALID_WORD_COUNT);
-                    }
-                    Line::Number(n, _)
-                        if n > UNAUTHENTICATED_WORDS_MAX && !limits.authenticated =>
-                    {
-                        return Parsed::Error(CommandError::UNAUTHENTICATED_WORD_COUNT);
-                    }
-                    Line::Number(n, next) if n <= 0 => return Parsed::Nothing(next),
-                    Line::Number(n, next) => (n as usize, next, None),
-                }
-            }
+        if let Some(partial) = self.partial.take() {
+            return self.go_on(partial, bytes, start, limits, ranges);
+        }
+        let Some(&first) = bytes.get(start) else {
+            return Parsed::Incomplete;
         };
-        self.words(bytes, start, limits, ranges, base, words_left, at, word_bytes)
+        if first != b'*' {
+            return inline(bytes, start, ranges);
+        }
+        let (words_left, at) = match line(bytes, start + 1) {
+            Line::Incomplete if bytes.len() - start > INLINE_BYTES_MAX => {
+                return Parsed::Error(CommandError::TOO_BIG_COUNT);
+            }
+            Line::Incomplete => return Parsed::Incomplete,
+            Line::Invalid => return Parsed::Error(CommandError::INVALID_WORD_COUNT),
+            Line::Number(n, _) if n > WORDS_MAX => {
+                return Parsed::Error(CommandError::INVALID_WORD_COUNT);
+            }
+            Line::Number(n, _) if n > UNAUTHENTICATED_WORDS_MAX && !limits.authenticated => {
+                return Parsed::Error(CommandError::UNAUTHENTICATED_WORD_COUNT);
+            }
+            Line::Number(n, next) if n <= 0 => return Parsed::Nothing(next),
+            Line::Number(n, next) => (n as usize, next),
+        };
+        let base = ranges.len();
+        self.words(bytes, start, limits, ranges, base, words_left, at, None)
+    }
+
+    /// Goes on with a call of which a part has come before. The words found then are not touched
+    /// before all are there: a call of a million words comes in hundreds of parts.
+    #[inline(never)]
+    fn go_on(
+        &mut self,
+        mut partial: Box<Partial>,
+        bytes: &[u8],
+        start: usize,
+        limits: Limits,
+        ranges: &mut Vec<ArgRange>,
+    ) -> Parsed {
+        if bytes.len() - start < partial.at {
+            // The line end of a word apart is still to come.
+            self.partial = Some(partial);
+            return Parsed::Incomplete;
+        }
+        let base = ranges.len();
+        let (words_left, at) = (partial.words_left, start + partial.at);
+        let word_bytes = partial.word_bytes;
+        let parsed = self.words(bytes, start, limits, ranges, base, words_left, at, word_bytes);
+        match (&parsed, &mut self.partial) {
+            (Parsed::Call(_), _) => {
+                ranges.splice(base..base, partial.ranges.iter().map(|range| range.later(start)));
+            }
+            (Parsed::Incomplete, Some(rest)) => {
+                partial.ranges.append(&mut rest.ranges);
+                rest.ranges = partial.ranges;
+            }
+            _ => {}
+        }
+        parsed
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one parse, kept in registers")]
@@ -421,6 +442,22 @@ mod tests {
                 assert_eq!(calls, expected, "cut at {cut} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn call_of_many_words_in_many_parts_is_touched_once() {
+        let mut input = b"*10000\r\n".to_vec();
+        (0..10_000).for_each(|n| input.extend_from_slice(format!("$4\r\n{n:04}\r\n").as_bytes()));
+        let (mut parser, mut ranges) = (Parser::default(), Vec::new());
+        for end in (0..input.len()).step_by(1_000) {
+            let parsed = parser.next(&input[..end], 0, LIMITS, &mut ranges);
+            assert_eq!(parsed, Parsed::Incomplete);
+            // What came in earlier parts stays where it is.
+            assert!(ranges.is_empty() && ranges.capacity() < 500, "{}", ranges.capacity());
+        }
+        assert_eq!(parser.next(&input, 0, LIMITS, &mut ranges), Parsed::Call(input.len()));
+        let names: Vec<Vec<u8>> = (0..10_000).map(|n| format!("{n:04}").into()).collect();
+        assert_eq!(words(&input, &ranges), names);
     }
 
     #[test]

@@ -23,8 +23,8 @@ const EXPIRE_EVERY_MS: i64 = 25;
 const CRON_EVERY_MS: i64 = 100;
 /// How often an idle core looks at anything.
 const IDLE_EVERY_MS: i64 = 1_000;
-/// How often registrations of calls that have ended are looked for.
-const WAITERS_EVERY_MS: i64 = 5_000;
+/// Sessions looked at in one go for those that are idle.
+const IDLE_CLIENTS_MAX: usize = 1_000;
 /// How often the balancer compares loads.
 const BALANCE_EVERY_MS: i64 = 1_000;
 /// Slots move when the busiest shard has this much more load than the idlest, in percent.
@@ -39,7 +39,6 @@ pub struct Background {
     cron_at: Ms,
     memory_at: Ms,
     balance_at: Ms,
-    waiters_at: Ms,
     stop_at: Option<Ms>,
     /// More expired keys or memory to free than one step could do.
     pending: bool,
@@ -56,7 +55,6 @@ impl Background {
             cron_at: now,
             memory_at: now,
             balance_at: Ms(now.0 + BALANCE_EVERY_MS),
-            waiters_at: now,
             stop_at: None,
             pending: false,
             idle_cursor: 0,
@@ -67,6 +65,11 @@ impl Background {
     /// Whether a job wants another step at once.
     pub fn is_pending(&self) -> bool {
         self.pending
+    }
+
+    /// A job wants another step at once.
+    pub(super) fn go_on(&mut self) {
+        self.pending = true;
     }
 
     /// When the next job is due.
@@ -94,6 +97,8 @@ impl Core {
         if self.background.pending || self.background.expire_at <= now {
             self.expire_and_free();
         }
+        self.step_ended();
+        self.step_waiters_scan();
         if self.background.cron_at <= now {
             self.cron();
         }
@@ -167,13 +172,6 @@ impl Core {
         {
             shard.watches.sweep();
         }
-        if let Some(shard) = &mut self.held[self.id.index()]
-            && !shard.waiters.is_empty()
-            && self.background.waiters_at <= self.now
-        {
-            self.background.waiters_at = Ms(self.now.0 + WAITERS_EVERY_MS);
-            shard.waiters.sweep();
-        }
         if self.id.0 == 0 && self.background.balance_at <= self.now {
             self.background.balance_at = Ms(self.now.0 + BALANCE_EVERY_MS);
             if self.node.config.slot_balance() && self.peers.core_count() > 1 {
@@ -182,12 +180,12 @@ impl Core {
         }
     }
 
-    /// Looks at a tenth of the sessions for one that has been idle too long, or has let memory go
-    /// unused.
+    /// Looks at a tenth of the sessions, but not at too many, for one that has been idle too long, or
+    /// has let memory go unused.
     fn close_idle_clients(&mut self) {
         let timeout_ms = self.node.config.timeout_seconds() as i64 * 1000;
         let capacity = self.sessions.capacity();
-        let count = (self.sessions.len() / 10 + 10).min(capacity);
+        let count = (self.sessions.len() / 10 + 10).min(capacity).min(IDLE_CLIENTS_MAX);
         for _ in 0..count {
             self.background.idle_cursor = (self.background.idle_cursor + 1) % capacity.max(1);
             let index = self.background.idle_cursor;

@@ -3,23 +3,36 @@
 
 use std::sync::Arc;
 
-use crate::commands::blocking::Woken;
-use crate::commands::ctx::Later;
-use crate::commands::keys::find_keys;
-use crate::commands::spec::Purpose;
+use crate::commands::blocking::{Woken, serve_ready};
+use crate::commands::ctx::{Later, Shards};
+use crate::commands::dispatch;
+use crate::commands::table::table;
 use crate::net::session::Blocked;
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::exclusive::{Exclusive, Work};
-use crate::runtime::peers::Letter;
+use crate::runtime::peers::{Letter, Registration};
 use crate::runtime::ring::Token;
+use crate::runtime::timer::TimerId;
 use crate::runtime::turn::{Alarm, Core};
-use crate::shard::waiters::BlockedCall;
+use crate::shard::state::Shard;
+use crate::shard::waiters::{BlockedCall, BlockedParts};
 use crate::slots::hash::slot_of;
-use crate::units::Ms;
+use crate::units::{CoreId, DbIndex, Ms, ShardId};
 
 /// Time that the steps of long calls may take in a turn.
 const LONG_BUDGET_NS: u64 = 100_000;
+/// Time of a turn for what many blocked calls leave to do: registrations of those that have ended,
+/// and keys that may hold something.
+const WAITERS_BUDGET_NS: u64 = 100_000;
+
+/// A session that is blocked.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    token: Token,
+    /// The alarm that ends its wait.
+    alarm: Option<TimerId>,
+}
 
 impl Core {
     /// Goes on with an exclusive call whose handler has returned without a reply. Its doors are held.
@@ -59,38 +72,34 @@ impl Core {
     /// Registers a call with its keys, whose doors are held, and lets its session wait.
     fn block(&mut self, call: Exclusive, timeout_ms: i64) {
         let Exclusive { token, target, command, words, db, protocol, work, .. } = call;
+        let now = self.now.0;
         let Some(session) = self.session_mut(token) else {
             return;
         };
-        // A call that was woken for nothing waits on until the same time, before all others.
-        let (deadline, is_retry) = match (work, session.blocked.take()) {
-            (Work::Retry(_), Some(before)) => (before.deadline, true),
-            _ => ((timeout_ms > 0).then(|| Ms(self.now.0.saturating_add(timeout_ms))), false),
-        };
-        let id = self.node.new_call_id();
-        let blocked = Arc::new(BlockedCall::new(id, self.id, command, words, db, protocol));
-        let mut keys = Vec::new();
-        let args = blocked.words.args();
-        find_keys(command.spec, &args, &mut keys);
-        // A call that moves an element does not wait for its destination.
-        let awaits = |purpose| matches!(purpose, Purpose::AccessDelete | Purpose::Delete);
-        for found in keys.iter().filter(|found| awaits(found.spec.purpose)) {
-            let key = args.at(found.index);
-            let owner = self.node.owners.of(slot_of(key));
-            let shard = self.held[owner.index()].as_mut().expect("the doors of its keys are held");
-            shard.waiters.add(key, &blocked, is_retry);
-        }
-        if let Some(deadline) = deadline {
-            self.alarms.insert(deadline, Alarm::BlockEnds(token, id));
-        }
-        self.blocked.insert(id, token);
-        self.stats.blocked_clients.add(1);
-        let Some(session) = self.session_mut(token) else {
-            return;
+        // A call that was woken for nothing waits on until the same time, in its old place.
+        let (deadline, rank) = match (work, session.blocked.take()) {
+            (Work::Retry(_), Some(before)) => (before.deadline, Some(before.call.rank)),
+            _ => ((timeout_ms > 0).then(|| Ms(now.saturating_add(timeout_ms))), None),
         };
         session.client.is_blocked = true;
-        session.blocked =
-            Some(Box::new(Blocked { call: blocked, target, deadline, retrying: false }));
+        let client = session.client.id;
+        let (home, place) = (self.id, (token.index, token.generation));
+        let parts = BlockedParts { home, session: place, command, words, db, protocol };
+        // With its doors held: so ids grow along each queue.
+        let call = Arc::new(BlockedCall::new(self.node.new_call_id(), rank, parts));
+        let args = call.words.args();
+        for word in call.awaited(&args) {
+            let key = args.at(word as usize);
+            let owner = self.node.owners.of(slot_of(key));
+            let shard = self.held[owner.index()].as_mut().expect("the doors of its keys are held");
+            shard.waiters.add(key, &call);
+        }
+        let alarm = deadline.map(|at| self.alarms.insert(at, Alarm::BlockEnds(token)));
+        self.blocked.insert(client, Waiting { token, alarm });
+        self.stats.blocked_clients.add(1);
+        if let Some(session) = self.session_mut(token) {
+            session.blocked = Some(Box::new(Blocked { call, target, deadline, retrying: false }));
+        }
     }
 
     /// Ends the wait of a session's blocked call: its place in the output.
@@ -98,16 +107,27 @@ impl Core {
         let session = self.session_mut(token)?;
         let blocked = session.blocked.take_if(|blocked| blocked.call.id == id)?;
         session.client.is_blocked = false;
-        self.blocked.remove(&id);
-        self.stats.blocked_clients.add(-1);
+        let client = session.client.id;
+        self.end_waiting(client);
         Some(blocked)
     }
 
+    /// A client is blocked no more.
+    fn end_waiting(&mut self, client: u64) {
+        if let Some(waiting) = self.blocked.remove(&client) {
+            self.stats.blocked_clients.add(-1);
+            if let Some(alarm) = waiting.alarm {
+                self.alarms.cancel(alarm);
+            }
+        }
+    }
+
     /// A blocked call has waited long enough.
-    pub(super) fn end_block(&mut self, token: Token, id: u64) {
+    pub(super) fn end_block(&mut self, token: Token) {
         let session = self.session_mut(token);
-        let blocked = session.and_then(|session| session.blocked.as_ref());
-        if blocked.is_some_and(|blocked| blocked.call.id == id && blocked.call.claim()) {
+        let call = session.and_then(|session| session.blocked.as_ref()).map(|b| &b.call);
+        if let Some(call) = call.filter(|call| call.claim()) {
+            let id = call.id;
             self.give_up(token, id, None);
         }
     }
@@ -117,6 +137,7 @@ impl Core {
         let Some(blocked) = self.take_blocked(token, id) else {
             return;
         };
+        self.leave_queues(&blocked.call);
         let mut out = OutBuf::default();
         let mut reply = Reply::new(&mut out, blocked.call.protocol);
         match error {
@@ -131,12 +152,12 @@ impl Core {
 
     /// CLIENT UNBLOCK: whether the client was blocked here.
     pub(super) fn unblock_client(&mut self, client: u64, with_error: bool) -> bool {
-        let found = self.blocked.iter().find_map(|(&id, &token)| {
-            let session = self.sessions.get(token.index as usize)?;
-            let blocked = session.blocked.as_ref().filter(|blocked| blocked.call.id == id)?;
-            (session.client.id == client && blocked.call.claim()).then_some((token, id))
-        });
-        let Some((token, id)) = found else {
+        let Some(&Waiting { token, .. }) = self.blocked.get(&client) else {
+            return false;
+        };
+        let session = self.session_mut(token);
+        let call = session.and_then(|session| session.blocked.as_ref()).map(|b| &b.call);
+        let Some(id) = call.filter(|call| call.claim()).map(|call| call.id) else {
             return false;
         };
         self.give_up(token, id, with_error.then_some(&CommandError::UNBLOCKED));
@@ -160,10 +181,9 @@ impl Core {
     pub(super) fn take_woken(&mut self, woken: Woken) {
         match woken {
             Woken::Served(call, reply) => {
-                if let Some(&token) = self.blocked.get(&call.id)
-                    && let Some(blocked) = self.take_blocked(token, call.id)
-                {
-                    self.complete(token, blocked.target, reply);
+                if let Some(blocked) = self.take_blocked(token_of(&call), call.id) {
+                    self.leave_other_queues(&call);
+                    self.complete(token_of(&call), blocked.target, reply);
                 }
             }
             Woken::Retry(call) => self.retry_blocked(call),
@@ -172,10 +192,9 @@ impl Core {
 
     fn retry_blocked(&mut self, call: Arc<BlockedCall>) {
         let version = self.node.owners.version();
-        let Some(&token) = self.blocked.get(&call.id) else {
-            return;
-        };
-        let Some(blocked) = self.session_mut(token).and_then(|s| s.blocked.as_mut()) else {
+        let token = token_of(&call);
+        let blocked = self.session_mut(token).and_then(|s| s.blocked.as_mut());
+        let Some(blocked) = blocked.filter(|blocked| blocked.call.id == call.id) else {
             return;
         };
         if std::mem::replace(&mut blocked.retrying, true) {
@@ -197,24 +216,130 @@ impl Core {
     }
 
     /// The session of a blocked call has ended.
-    pub(super) fn forget_blocked(&mut self, call: &BlockedCall) {
-        if self.blocked.remove(&call.id).is_some() {
-            self.stats.blocked_clients.add(-1);
+    pub(super) fn forget_blocked(&mut self, client: u64, call: &Arc<BlockedCall>) {
+        self.end_waiting(client);
+        if call.claim() {
+            self.leave_queues(call);
+        } else {
+            self.leave_other_queues(call);
         }
-        call.claim();
     }
 
     /// Takes a blocked call out of its wait to run it again; `false` if it has ended meanwhile.
-    pub(super) fn resume_blocked(&mut self, call: &BlockedCall, token: Token) -> bool {
+    pub(super) fn resume_blocked(&mut self, call: &Arc<BlockedCall>, token: Token) -> bool {
         if !call.claim() {
             return false;
         }
         if let Some(session) = self.session_mut(token) {
             // It stays with the session for its deadline, in case that it blocks again.
             session.client.is_blocked = false;
+            let client = session.client.id;
+            self.end_waiting(client);
         }
-        self.blocked.remove(&call.id);
-        self.stats.blocked_clients.add(-1);
+        self.leave_queues(call);
         true
     }
+
+    // ---- what many of them leave to do ----
+
+    /// Notes that a call that has ended is still in the queues of its keys.
+    fn leave_queues(&mut self, call: &Arc<BlockedCall>) {
+        let args = call.words.args();
+        let words = call.awaited(&args).into_iter();
+        self.ended.extend(words.map(|word| (Arc::clone(call), word)));
+    }
+
+    /// The same for one that whoever served it has taken out of one queue.
+    fn leave_other_queues(&mut self, call: &Arc<BlockedCall>) {
+        let args = call.words.args();
+        let words = call.awaited(&args);
+        if words.len() > 1 {
+            self.ended.extend(words.into_iter().map(|word| (Arc::clone(call), word)));
+        }
+    }
+
+    /// Takes calls that have ended out of the queues of their keys, within the turn's budget: through
+    /// the doors that can be had, else by letter.
+    pub(super) fn step_ended(&mut self) {
+        let begun = self.clock.ticks();
+        let mut letters: Vec<Vec<Registration>> = Vec::new();
+        while let Some((call, word)) = self.ended.pop_front() {
+            let args = call.words.args();
+            let key = args.at(word as usize);
+            let owner = self.node.owners.of(slot_of(key));
+            let node = self.node;
+            let removed = self.with_shard(owner, |shard| {
+                // The owner of a slot changes only while its door is held.
+                let is_owner = node.owners.of(slot_of(key)) == owner;
+                if is_owner {
+                    shard.waiters.remove(key, &call);
+                }
+                is_owner
+            });
+            if removed == Some(false) {
+                self.ended.push_back((call, word));
+            } else if removed.is_none() && owner == self.own() {
+                // Borrowed: this core is woken when it is free.
+                self.ended.push_front((call, word));
+                break;
+            } else if removed.is_none() {
+                letters.resize_with(self.peers.core_count(), Vec::new);
+                letters[owner.index()].push((call, word));
+            }
+            if self.clock.ns_between(begun, self.clock.ticks()) > WAITERS_BUDGET_NS {
+                self.background.go_on();
+                break;
+            }
+        }
+        for (to, letter) in letters.into_iter().enumerate().filter(|(_, l)| !l.is_empty()) {
+            self.post(CoreId(to as u16), Letter::Ended(letter));
+        }
+        if self.ended.is_empty() && self.ended.capacity() > 4096 {
+            self.ended = Default::default();
+        }
+    }
+
+    /// Lets `work` see a shard, if its door can be had.
+    fn with_shard<T>(&mut self, id: ShardId, work: impl FnOnce(&mut Shard) -> T) -> Option<T> {
+        if let Some(held) = &mut self.held[id.index()] {
+            return Some(work(held));
+        }
+        if id == self.own() {
+            return None;
+        }
+        let mut held = self.peers.shards[id.index()].try_take(self.id)?;
+        let done = work(&mut held);
+        self.release(held);
+        Some(done)
+    }
+
+    /// Signals and serves keys of the own shard that may hold something since databases were
+    /// exchanged, within the turn's budget.
+    pub(super) fn step_waiters_scan(&mut self) {
+        let own = self.own().index();
+        let Some(mut shard) = self.held[own].take_if(|shard| shard.waiters.is_scanning()) else {
+            return;
+        };
+        let begun = self.clock.ticks();
+        let command = table().get(b"swapdb").expect("only it makes any key hold something");
+        while shard.waiters.is_scanning() {
+            if self.clock.ns_between(begun, self.clock.ticks()) > WAITERS_BUDGET_NS {
+                self.background.go_on();
+                break;
+            }
+            shard.waiters.scan_step();
+            let (shards, db) = (Shards::One(&mut shard), DbIndex(0));
+            let logical = &mut self.logical;
+            let mut ctx = dispatch::ctx(self.node, self.id, shards, logical, self.now, db, command);
+            serve_ready(&mut ctx, &mut self.woken);
+        }
+        self.held[own] = Some(shard);
+        self.send_woken();
+    }
+}
+
+/// The session of a call of this core.
+const fn token_of(call: &BlockedCall) -> Token {
+    let (index, generation) = call.session;
+    Token { index, generation }
 }

@@ -19,7 +19,7 @@ use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
 use crate::runtime::peers::Letter;
 use crate::runtime::ring::Token;
-use crate::runtime::turn::{Alarm, Core};
+use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::batch::Target;
 use crate::shard::waiters::BlockedCall;
 use crate::slots::hash::slot_of;
@@ -146,9 +146,111 @@ impl Core {
         }
     }
 
+    /// A call of a session that waits for it from now on.
+    pub(super) fn exclusive_call(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        set: ShardSet,
+        silent: bool,
+        chunk: u32,
+        base: usize,
+    ) -> Exclusive {
+        let input = &self.round.chunks[chunk as usize];
+        let words = input.args(&self.ring, &self.round.ranges[base..]).to_owned();
+        let session = &mut self.sessions[index as usize];
+        let target = if silent { Target::Silent } else { session.reserve_ticket() };
+        session.stall = Stall::Busy;
+        Exclusive {
+            token: Token { index, generation: session.generation },
+            target,
+            command,
+            words,
+            set,
+            db: session.client.db,
+            protocol: session.client.protocol,
+            version: session.version,
+            stalls: true,
+            work: Work::Start,
+        }
+    }
+
+    /// Whether a call of a session may run on these shards at once, before what this round has
+    /// gathered: it overtakes nothing that has to come first, and no door has to be waited for. Its
+    /// doors are held then.
+    pub(super) fn has_straight_way(&mut self, index: u32, set: ShardSet, version: u32) -> bool {
+        let overtakes = !self.sessions[index as usize].is_settled()
+            || self.round.has_silent
+            || !self.exclusive.is_empty()
+            || !self.moved.is_empty()
+            || !self.own_pending.is_empty()
+            || set.iter().any(|shard| self.mailed[shard.index()] > 0);
+        if overtakes || self.round.straight_ns > EXCLUSIVE_BUDGET_NS {
+            return false;
+        }
+        for shard in set.iter() {
+            let index = shard.index();
+            if self.held[index].is_none() {
+                self.held[index] = self.peers.shards[index].try_take(self.id);
+                self.round.has_doors |= self.held[index].is_some();
+            }
+            if self.held[index].is_none() {
+                return false;
+            }
+        }
+        // With the doors held, the owners of the slots cannot change any more.
+        self.node.owners.version() == version
+    }
+
+    /// Runs a call on several shards, whose doors are held, on the words as they were received. Its
+    /// session has no other reply to wait for.
+    pub(super) fn run_straight(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        set: ShardSet,
+        chunk: u32,
+        base: usize,
+    ) {
+        let args = self.round.chunks[chunk as usize].args(&self.ring, &self.round.ranges[base..]);
+        let session = &mut self.sessions[index as usize];
+        let (db, protocol) = (session.client.db, session.client.protocol);
+        let shards = Shards::Many(&mut self.held);
+        let (node, id, now) = (self.node, self.id, self.now);
+        let begun = self.clock.ticks();
+        let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, command);
+        ctx.protocol = protocol;
+        ctx.clock.begin_unit();
+        dispatch::run_data(command, &mut ctx, &args, &mut Reply::new(&mut session.out, protocol));
+        ctx.clock.end_unit();
+        let later = std::mem::take(&mut ctx.later);
+        serve_ready(&mut ctx, &mut self.woken);
+        Self::flush_later(&mut self.flush, index, session);
+        let token = Token { index, generation: session.generation };
+        self.ring_for_scans();
+        self.settle_outbox(Some(token));
+        let ns = self.count_exclusive(command, begun);
+        self.round.straight_ns += ns;
+        if ns >= self.node.slow_ns() {
+            let input = &self.round.chunks[chunk as usize];
+            let args = input.args(&self.ring, &self.round.ranges[base..]);
+            let client = &self.sessions[index as usize].client;
+            self.node.note_slow(command, &args, ns, self.now, client);
+        }
+        if !matches!(later, Later::Nothing) {
+            let call = self.exclusive_call(index, command, set, false, chunk, base);
+            self.defer(call, later);
+        }
+    }
+
     /// Runs exclusive calls in order, as far as their doors can be had.
     pub(super) fn run_exclusive(&mut self) {
         if self.exclusive.is_empty() && self.moved.is_empty() {
+            // What is left of this turn's input may need the same doors.
+            let ends = self.resume.is_empty() && self.inputs.is_empty();
+            if ends && std::mem::take(&mut self.round.has_doors) {
+                self.release_foreign_doors();
+            }
             return;
         }
         let begun = self.clock.ticks();
@@ -292,6 +394,7 @@ impl Core {
         }
         let later = std::mem::take(&mut ctx.later);
         serve_ready(&mut ctx, &mut self.woken);
+        self.ring_for_scans();
         if call.command.spec.name == "exec" {
             self.show_call(call.token.index, call.command, &args);
         }
@@ -309,6 +412,15 @@ impl Core {
             self.complete(call.token, call.target, out);
         } else {
             self.reply_to(call.token, call.target, out);
+        }
+    }
+
+    /// Wakes the cores whose shards have many keys to look at.
+    fn ring_for_scans(&mut self) {
+        for index in 0..self.held.len() {
+            if self.held[index].as_ref().is_some_and(|shard| shard.waiters.is_scanning()) {
+                self.ring_later(CoreId(index as u16));
+            }
         }
     }
 
@@ -464,6 +576,7 @@ impl Core {
                 }
                 self.complete(token, target, OutBuf::default());
             }
+            SessionAction::Names(work) => self.pubsub.begin(token, target, work),
             action => self.ask(token, target, action),
         }
     }
@@ -526,20 +639,25 @@ impl Core {
                 (text, 0)
             }
             SessionAction::KillClients { filter, .. } => {
-                let hit: Vec<Token> = self
-                    .sessions
-                    .iter()
-                    .filter(|(_, s)| !s.closing && !s.client.close_after_reply)
-                    .filter(|(_, s)| filter.matches(&s.client))
-                    .map(|(index, s)| Token { index: index as u32, generation: s.generation })
-                    .collect();
-                hit.iter().for_each(|&token| self.close(token, None));
-                (String::new(), hit.len())
+                let mut count = 0;
+                for (index, session) in &mut self.sessions {
+                    let is_alive = !session.closing && !session.client.close_after_reply;
+                    if is_alive && filter.matches(&session.client) {
+                        // From now on it runs nothing; many are not closed in one go.
+                        session.client.close_after_reply = true;
+                        let token = Token { index: index as u32, generation: session.generation };
+                        self.inputs.push_back(Input::Lost(token));
+                        count += 1;
+                    }
+                }
+                (String::new(), count)
             }
             SessionAction::Unblock { id, error } => {
                 (String::new(), usize::from(self.unblock_client(*id, *error)))
             }
-            SessionAction::Shutdown | SessionAction::Sleep(_) => (String::new(), 0),
+            SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => {
+                (String::new(), 0)
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! From received bytes to requests: parses each session's input, answers what concerns the session
 //! only, and gathers the rest for the shards.
 
-use crate::commands::dispatch::{self, Plan};
+use crate::commands::dispatch::{self, Plan, ShardSet};
+use crate::commands::held_keys::HeldKeys;
 use crate::commands::session_ctx::{Micros, SessionCtx};
 use crate::commands::spec::Handler;
 use crate::commands::table::Command;
@@ -14,7 +15,7 @@ use crate::resp::error::CommandError;
 use crate::resp::parse::{Limits, Parsed};
 use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::clock::Clock;
-use crate::runtime::exclusive::{Exclusive, Sliced, Work};
+use crate::runtime::exclusive::Sliced;
 use crate::runtime::pubsub::{is_shown_first, waits_for_listeners};
 use crate::runtime::requests::Chunk;
 use crate::runtime::ring::{BufferId, Token};
@@ -73,6 +74,7 @@ impl Core {
                     self.resume_session(token);
                 }
             }
+            Input::Lost(token) => self.close(token, None),
         }
     }
 
@@ -252,6 +254,13 @@ impl Core {
             self.alarms.insert(until, Alarm::Resume(token));
             return Flow::Hold;
         }
+        if dispatch::waits_for_keys(command, &args, client, self.node, &mut self.round.found) {
+            let until = HeldKeys::look_again_at(self.now);
+            session.stall = Stall::Paused(until);
+            let token = Token { index, generation: session.generation };
+            self.alarms.insert(until, Alarm::Resume(token));
+            return Flow::Hold;
+        }
         if is_out_of_date(self.node, session)
             || waits_for_listeners(self.node, &self.logical.outbox, command, session)
         {
@@ -291,6 +300,7 @@ impl Core {
         match plan {
             Plan::One(shard, hint) => {
                 let target = if silent { Target::Silent } else { session.reserve(shard) };
+                self.round.has_silent |= silent;
                 let request = Request {
                     command,
                     hint,
@@ -307,24 +317,7 @@ impl Core {
                 if session.may_run() { Flow::Go } else { Flow::Stop }
             }
             Plan::Session => self.session_call(index, command, chunk, base, silent),
-            Plan::Many(set) => {
-                let target = if silent { Target::Silent } else { session.reserve_ticket() };
-                session.stall = Stall::Busy;
-                let token = Token { index, generation: session.generation };
-                self.exclusive.push_back(Exclusive {
-                    token,
-                    target,
-                    command,
-                    words: args.to_owned(),
-                    set,
-                    db: session.client.db,
-                    protocol: session.client.protocol,
-                    version,
-                    stalls: true,
-                    work: Work::Start,
-                });
-                Flow::Stop
-            }
+            Plan::Many(set) => self.call_on_many(index, command, set, silent, chunk, base),
             Plan::Sliced => {
                 let target = if silent { Target::Silent } else { session.reserve_ticket() };
                 session.stall = Stall::Busy;
@@ -336,6 +329,30 @@ impl Core {
                 Flow::Stop
             }
         }
+    }
+
+    /// Runs a call on several shards if it can run at once, else lets its session wait for it.
+    fn call_on_many(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        set: ShardSet,
+        silent: bool,
+        chunk: u32,
+        base: usize,
+    ) -> Flow {
+        let args = self.round.chunks[chunk as usize].args(&self.ring, &self.round.ranges[base..]);
+        let may_run_now = !silent
+            && matches!(command.spec.handler, Handler::Data(_))
+            && !command.spec.may_defer(&args);
+        let version = self.sessions[index as usize].version;
+        if may_run_now && self.has_straight_way(index, set, version) {
+            self.run_straight(index, command, set, chunk, base);
+        } else {
+            let call = self.exclusive_call(index, command, set, silent, chunk, base);
+            self.exclusive.push_back(call);
+        }
+        if self.sessions[index as usize].may_run() { Flow::Go } else { Flow::Stop }
     }
 
     /// Runs a call that concerns the session only.
@@ -362,6 +379,7 @@ impl Core {
             now: self.now,
             micros: Micros::Clock(Clock::now_us),
             in_exec: false,
+            may_defer: true,
             action: None,
             outbox: &mut self.logical.outbox,
             pushed: None,
@@ -404,7 +422,9 @@ impl Core {
             session.stall = Stall::Busy;
             let token = Token { index, generation: session.generation };
             self.begin_action(token, target, action);
-            return Flow::Stop;
+            // It may be done: then nobody will resume the session.
+            let done = self.sessions[index as usize].may_run();
+            return if done { Flow::Go } else { Flow::Stop };
         }
         if settled {
             Self::flush_later(&mut self.flush, index, session);

@@ -14,6 +14,7 @@ use crate::runtime::sleep::SleepFlag;
 use crate::shard::batch::MailBatch;
 use crate::shard::door::Guarded;
 use crate::shard::state::Shard;
+use crate::shard::waiters::BlockedCall;
 use crate::units::{CoreId, ShardId};
 
 /// Batches of requests that may wait between two cores.
@@ -38,6 +39,9 @@ pub struct Peers {
     pub stop: AtomicBool,
 }
 
+/// A blocked call, and which of its words is the key.
+pub type Registration = (Arc<BlockedCall>, u32);
+
 /// What one core tells another besides requests.
 #[derive(Debug)]
 pub enum Letter {
@@ -52,6 +56,9 @@ pub enum Letter {
     },
     /// A blocked call of yours has been served, or could be.
     Woken(Woken),
+    /// Blocked calls that have ended, and which of their words are keys of yours that they still
+    /// wait for.
+    Ended(Vec<Registration>),
     /// Messages for your subscribers.
     Published(Vec<Arc<Message>>),
     /// Do this to your clients and answer.

@@ -13,27 +13,33 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::commands::args::Args;
+use crate::commands::pubsub::steps::NameWork;
+use crate::commands::session_ctx::{Micros, SessionCtx};
 use crate::commands::spec::{Flags, Handler};
 use crate::commands::table::Command;
 use crate::config::value::OutputLimit;
 use crate::net::client::ReplyMode;
-use crate::net::session::Session;
+use crate::net::session::{OUT_STALL_BYTES, Session};
 use crate::node::Node;
 use crate::pubsub::event::{self, Event};
 use crate::pubsub::message::{Class, Message};
 use crate::pubsub::outbox::{Cores, Item, Outbox};
 use crate::pubsub::table::{Subscriber, Table};
 use crate::pubsub::{Kind, Leaving, Name, monitor};
+use crate::resp::reply::Reply;
 use crate::runtime::clock::Clock;
 use crate::runtime::peers::Letter;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::Core;
+use crate::shard::batch::Target;
 use crate::units::{CoreId, DbIndex, Ms};
 
 /// Time of a turn that deliveries may take.
 const DELIVERY_BUDGET_NS: u64 = 300_000;
 /// Subscriptions of an ended session that are forgotten in one go.
 const FORGOTTEN_PER_STEP: usize = 256;
+/// Time of a turn that calls over many names may take.
+const NAMES_BUDGET_NS: u64 = 100_000;
 /// Deliveries between two looks at the clock.
 const DELIVERIES_PER_LOOK: usize = 32;
 
@@ -56,6 +62,14 @@ struct Route {
     body: Arc<Vec<u8>>,
 }
 
+/// A call over many names that is under way.
+#[derive(Debug)]
+struct Job {
+    token: Token,
+    target: Target,
+    work: NameWork,
+}
+
 /// A core's part of publish and subscribe.
 #[derive(Debug)]
 pub struct PubSub {
@@ -63,6 +77,10 @@ pub struct PubSub {
     inbox: VecDeque<Delivery>,
     /// Sessions that have ended with more subscriptions than could be forgotten at once.
     leaving: VecDeque<(Subscriber, Leaving)>,
+    /// Calls over many names.
+    jobs: VecDeque<Job>,
+    /// One of them can go on at once.
+    jobs_are_ready: bool,
     /// Messages for other cores, mailed at the end of the turn.
     outgoing: Vec<Vec<Arc<Message>>>,
 }
@@ -74,13 +92,21 @@ impl PubSub {
             table: Table::default(),
             inbox: VecDeque::new(),
             leaving: VecDeque::new(),
+            jobs: VecDeque::new(),
+            jobs_are_ready: false,
             outgoing: (0..core_count).map(|_| Vec::new()).collect(),
         }
     }
 
     /// Whether messages wait to be delivered, or subscriptions to be forgotten.
     pub fn has_work(&self) -> bool {
-        !self.inbox.is_empty() || !self.leaving.is_empty()
+        !self.inbox.is_empty() || !self.leaving.is_empty() || self.jobs_are_ready
+    }
+
+    /// Begins a call over many names. Its session waits.
+    pub(super) fn begin(&mut self, token: Token, target: Target, work: NameWork) {
+        self.jobs.push_back(Job { token, target, work });
+        self.jobs_are_ready = true;
     }
 
     fn receive(&mut self, message: Arc<Message>) {
@@ -198,6 +224,58 @@ impl Core {
     pub(super) fn take_messages(&mut self, messages: Vec<Arc<Message>>) {
         for message in messages {
             self.pubsub.receive(message);
+        }
+    }
+
+    /// Gives each call over many names a step, within the turn's budget.
+    pub(super) fn step_names(&mut self) {
+        let begun = self.clock.ticks();
+        self.pubsub.jobs_are_ready = false;
+        for _ in 0..self.pubsub.jobs.len() {
+            if self.clock.ns_between(begun, self.clock.ticks()) > NAMES_BUDGET_NS {
+                self.pubsub.jobs_are_ready = true;
+                return;
+            }
+            let Some(job) = self.pubsub.jobs.pop_front() else {
+                return;
+            };
+            self.step_job(job);
+        }
+    }
+
+    fn step_job(&mut self, mut job: Job) {
+        let Self { node, stats, now, sessions, flush, logical, pubsub, .. } = self;
+        let Some(session) = sessions
+            .get_mut(job.token.index as usize)
+            .filter(|s| s.generation == job.token.generation && !s.closing)
+        else {
+            return;
+        };
+        if session.pending_out_bytes() > OUT_STALL_BYTES {
+            // It goes on when they have left; that is an event.
+            return pubsub.jobs.push_back(job);
+        }
+        let protocol = session.client.protocol;
+        let mut ctx = SessionCtx {
+            client: &mut session.client,
+            node,
+            stats,
+            now: *now,
+            micros: Micros::Clock(Clock::now_us),
+            in_exec: false,
+            may_defer: false,
+            action: None,
+            outbox: &mut logical.outbox,
+            pushed: None,
+        };
+        let is_done = job.work.step(&mut ctx, &mut Reply::new(&mut session.out, protocol));
+        Self::flush_later(flush, job.token.index, session);
+        self.settle_outbox(Some(job.token));
+        if is_done {
+            self.complete(job.token, job.target, job.work.into_reply(protocol));
+        } else {
+            self.pubsub.jobs.push_back(job);
+            self.pubsub.jobs_are_ready = true;
         }
     }
 

@@ -68,6 +68,12 @@ pub struct Round {
     pub unsettled: Vec<u32>,
     /// Sessions that stopped because too much was under way.
     pub hungry: Vec<Token>,
+    /// Whether it has requests whose sessions await no reply: theirs look settled, and are not.
+    pub has_silent: bool,
+    /// Time of calls on several shards that ran while the input was parsed.
+    pub straight_ns: u64,
+    /// Whether doors of others were taken for them.
+    pub has_doors: bool,
 }
 
 impl Round {
@@ -82,6 +88,9 @@ impl Round {
             found: Vec::new(),
             unsettled: Vec::new(),
             hungry: Vec::new(),
+            has_silent: false,
+            straight_ns: 0,
+            has_doors: false,
         }
     }
 }
@@ -122,6 +131,8 @@ impl Core {
                 self.resume.push_back(token);
             }
         }
+        self.round.has_silent = false;
+        self.round.straight_ns = 0;
         self.round.stash.clear(256 * 1024);
         self.round.trash.clear(64 * 1024);
         self.round.ranges.clear();

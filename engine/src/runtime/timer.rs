@@ -92,6 +92,8 @@ pub struct TimerWheel<T> {
     /// First free node.
     free: u32,
     len: usize,
+    /// A bucket above the lowest level that was entered and is not empty yet.
+    cascading: Option<Bucket>,
 }
 
 /// A deadline as a point of the wheel's time, which begins at zero.
@@ -109,6 +111,7 @@ impl<T> TimerWheel<T> {
             nodes: Vec::new(),
             free: NIL,
             len: 0,
+            cascading: None,
         }
     }
 
@@ -165,19 +168,34 @@ impl<T> TimerWheel<T> {
     /// at most once per level, at most `log64(time left)` times in its life. O(all timers) if the
     /// clock was set back.
     pub fn advance(&mut self, now: Ms, fired: &mut Vec<T>) {
+        while !self.advance_some(now, fired, usize::MAX) {}
+    }
+
+    /// The same, but touches `count_max` timers at most; returns whether it is done. Until it is, the
+    /// wheel's time stands still between two calls, and a timer set then may fire before an older one
+    /// of the same deadline.
+    ///
+    /// # Complexity
+    /// O(`count_max`), and O(all timers) if the clock was set back.
+    pub fn advance_some(&mut self, now: Ms, fired: &mut Vec<T>, count_max: usize) -> bool {
         let now = point(now);
         if now < self.elapsed {
             self.rewind(now);
         }
+        let mut left = count_max;
         while let Some((bucket, start)) = self.next_bucket() {
             if start > now {
                 break;
             }
+            if left == 0 {
+                return false;
+            }
             invariant!(start >= self.elapsed, "bucket of {start} at {}", self.elapsed);
             self.elapsed = start;
-            self.empty(bucket, fired);
+            self.empty(bucket, fired, &mut left);
         }
         self.elapsed = now;
+        true
     }
 
     /// A time before which [`advance`](Self::advance) has nothing to do, and by which it is worth
@@ -193,6 +211,10 @@ impl<T> TimerWheel<T> {
 
     /// The bucket that is entered next, and when. Levels come one after another in time.
     fn next_bucket(&self) -> Option<(Bucket, u64)> {
+        // What is left of it lies before everything that has come down from it.
+        if let Some(bucket) = self.cascading {
+            return Some((bucket, self.elapsed));
+        }
         let (level, used) = self
             .levels
             .iter()
@@ -202,13 +224,16 @@ impl<T> TimerWheel<T> {
         Some((bucket, bucket.start(self.elapsed)))
     }
 
-    /// Fires all timers of a bucket of the lowest level; sends those of another one further down.
-    fn empty(&mut self, bucket: Bucket, fired: &mut Vec<T>) {
-        let first = self.take_bucket(bucket);
-        let last = self.nodes[first as usize].prev;
-        let mut index = first;
-        loop {
+    /// Fires the timers of a bucket of the lowest level; sends those of another one further down. As
+    /// many as are `left` to be touched: the rest stays in the bucket.
+    fn empty(&mut self, bucket: Bucket, fired: &mut Vec<T>, left: &mut usize) {
+        let mut index = self.levels[usize::from(bucket.level)].heads[usize::from(bucket.digit)];
+        let last = self.nodes[index as usize].prev;
+        self.cascading = (bucket.level > 0).then_some(bucket);
+        while *left > 0 {
+            *left -= 1;
             let next = self.nodes[index as usize].next;
+            self.unlink(index);
             if bucket.level == 0 {
                 fired.extend(self.put_free(index));
             } else {
@@ -224,6 +249,7 @@ impl<T> TimerWheel<T> {
     /// Takes all timers out and puts them in again as of an earlier time.
     fn rewind(&mut self, now: u64) {
         self.elapsed = now;
+        self.cascading = None;
         for level in self.levels.iter_mut() {
             *level = Level { used: 0, heads: [NIL; BUCKET_COUNT] };
         }
@@ -271,12 +297,16 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Takes a whole circle out; returns its oldest timer.
+    /// Takes the last timer of a circle out; returns it.
     fn take_bucket(&mut self, bucket: Bucket) -> u32 {
         let level = &mut self.levels[usize::from(bucket.level)];
         level.used &= !(1 << bucket.digit);
         let head = std::mem::replace(&mut level.heads[usize::from(bucket.digit)], NIL);
         invariant!(head != NIL, "an empty bucket is marked as used: {bucket:?}");
+        if self.cascading == Some(bucket) {
+            // It will mean another time when it is used again.
+            self.cascading = None;
+        }
         head
     }
 
@@ -316,9 +346,10 @@ mod tests {
 
     const START: i64 = 1_700_000_000_123;
 
+    /// In portions of one: nothing may depend on where they end.
     fn fired(wheel: &mut TimerWheel<u32>, now: i64) -> Vec<u32> {
         let mut fired = Vec::new();
-        wheel.advance(Ms(now), &mut fired);
+        while !wheel.advance_some(Ms(now), &mut fired, 1) {}
         fired
     }
 
@@ -412,6 +443,33 @@ mod tests {
             // One per digit of the time left, and one for a carry into the digit above.
             assert!(wakes <= left.ilog2() / LEVEL_BITS + 2, "{wakes} wakes for {left} ms");
         }
+    }
+
+    #[test]
+    fn crowd_of_one_deadline_fires_in_portions_and_in_order() {
+        let mut wheel = TimerWheel::new(Ms(START));
+        // Far enough that all of them cascade, and so near each other that they do it together.
+        for value in 0..10_000 {
+            wheel.insert(Ms(START + 70_000 + i64::from(value % 2)), value);
+        }
+        let (mut got, mut portions) = (Vec::new(), 0);
+        loop {
+            let before = got.len();
+            let is_done = wheel.advance_some(Ms(START + 80_000), &mut got, 100);
+            assert!(got.len() - before <= 100, "no portion is larger than it was asked for");
+            if is_done {
+                break;
+            }
+            assert!(wheel.next_deadline().is_some_and(|due| due <= Ms(START + 80_000)));
+            // Timers come and go meanwhile, also out of the bucket that is being emptied.
+            let gone = wheel.insert(Ms(START + 70_000), 99_999);
+            assert_eq!(wheel.cancel(gone), Some(99_999));
+            portions += 1;
+        }
+        let want: Vec<u32> = (0..10_000).step_by(2).chain((1..10_000).step_by(2)).collect();
+        assert_eq!(got, want);
+        assert!((200..600).contains(&portions), "{portions}");
+        assert!(wheel.is_empty());
     }
 
     #[derive(Clone, Debug)]

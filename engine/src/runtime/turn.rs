@@ -13,6 +13,7 @@ use slab::Slab;
 
 use crate::commands::blocking::Woken;
 use crate::commands::ctx::HeldSet;
+use crate::commands::session_ctx::Micros;
 use crate::journal::LogicalClock;
 use crate::net::client::ClientState;
 use crate::net::session::{OUT_KEEP_BYTES, Session, Stall};
@@ -20,8 +21,9 @@ use crate::node::{CoreStats, Node};
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::clock::Clock;
+use crate::runtime::deferred::Waiting;
 use crate::runtime::exclusive::{Ask, Exclusive, Sliced};
-use crate::runtime::peers::{Letter, Peers, Post, Seat};
+use crate::runtime::peers::{Letter, Peers, Post, Registration, Seat};
 use crate::runtime::pubsub::{PubSub, is_over_limit};
 use crate::runtime::requests::Round;
 use crate::runtime::ring::{BufferId, Event, Ring, Token};
@@ -46,6 +48,13 @@ const DOOR_SPIN_COUNT: u32 = 200;
 /// Events of one turn are handled in portions, so that a flood of input cannot make a turn long.
 const INTAKE_BUDGET_NS: u64 = 400_000;
 
+/// Time of a turn that alarms may take.
+const ALARM_BUDGET_NS: u64 = 200_000;
+/// Alarms between two looks at the clock.
+const ALARMS_PER_LOOK: usize = 64;
+/// Time of a turn in which sockets are closed.
+const BURIAL_BUDGET_NS: u64 = 200_000;
+
 /// What a session received and has not parsed yet, in order.
 #[derive(Debug)]
 pub enum Input {
@@ -53,6 +62,8 @@ pub enum Input {
     Bytes(Token, BufferId, usize),
     /// Nothing more will come.
     End(Token),
+    /// The connection is gone, or is to go.
+    Lost(Token),
 }
 
 /// A listening socket.
@@ -71,8 +82,8 @@ pub enum Alarm {
     Resume(Token),
     /// A sleeping call ends.
     SleepEnds(Token, u32),
-    /// A blocked call has waited long enough: its number.
-    BlockEnds(Token, u64),
+    /// A blocked call has waited long enough.
+    BlockEnds(Token),
     /// Accept again: descriptors had run out.
     Accept(u32),
 }
@@ -116,8 +127,10 @@ pub struct Core {
     pub(super) sliced: VecDeque<Sliced>,
     /// Calls that work in steps.
     pub(super) long: VecDeque<Exclusive>,
-    /// Sessions of blocked calls, by the call's number.
-    pub(super) blocked: HashMap<u64, Token>,
+    /// Blocked sessions, by the client's number.
+    pub(super) blocked: HashMap<u64, Waiting>,
+    /// Registrations of blocked calls that have ended.
+    pub(super) ended: VecDeque<Registration>,
     /// Blocked calls that this turn has served, or could not.
     pub(super) woken: Vec<Woken>,
     /// Who listens on this core.
@@ -135,6 +148,8 @@ pub struct Core {
     pub(super) timer: StepTimer,
     pub(super) background: crate::runtime::background::Background,
     fired: Vec<Alarm>,
+    /// More alarms are due than a turn can take.
+    alarms_are_due: bool,
     /// Sessions to be forgotten at the end of the turn.
     gone: Vec<Token>,
 }
@@ -155,13 +170,15 @@ impl Core {
         peers.set_doorbell(seat.id, ring.doorbell_fd());
         let clock = Clock::new();
         let now = clock.now();
+        let mut logical = LogicalClock::default();
+        logical.outbox.micros = Some(Micros::Clock(Clock::now_us));
         Ok(Self {
             id: seat.id,
             node: peers.node,
             stats: peers.node.core(seat.id),
             peers,
             ring,
-            logical: LogicalClock::default(),
+            logical,
             now,
             sessions: Slab::new(),
             generation: 0,
@@ -182,6 +199,7 @@ impl Core {
             sliced: VecDeque::new(),
             long: VecDeque::new(),
             blocked: HashMap::new(),
+            ended: VecDeque::new(),
             woken: Vec::new(),
             pubsub: PubSub::new(count),
             asks: Slab::new(),
@@ -196,6 +214,7 @@ impl Core {
             background: crate::runtime::background::Background::new(now),
             clock,
             fired: Vec::new(),
+            alarms_are_due: false,
             gone: Vec::new(),
         })
     }
@@ -248,6 +267,7 @@ impl Core {
         self.step_long();
         self.step_background();
         self.settle_outbox(None);
+        self.step_names();
         self.deliver_messages();
         self.post_messages();
         self.timer.end(Step::Background);
@@ -297,6 +317,8 @@ impl Core {
             || self.background.is_pending()
             || !yard::is_empty()
             || self.pubsub.has_work()
+            || self.alarms_are_due
+            || !self.gone.is_empty()
             || !self.flush.is_empty()
             || self.late_requests.iter().any(|late| !late.is_empty())
             || self.late_letters.iter().any(|late| !late.is_empty())
@@ -429,6 +451,7 @@ impl Core {
                     }
                     Letter::Connection { fd, is_unix } => self.open_session(fd, is_unix),
                     Letter::Woken(woken) => self.take_woken(woken),
+                    Letter::Ended(registrations) => self.ended.extend(registrations),
                     Letter::Published(messages) => self.take_messages(messages),
                     Letter::Ask { id, action } => {
                         let (text, count) = self.answer(&action);
@@ -440,9 +463,23 @@ impl Core {
         }
     }
 
+    /// Fires the alarms that are due, as many as a turn has time for: a crowd may have blocked until
+    /// the same millisecond.
     fn fire_alarms(&mut self) {
+        let begun = self.clock.ticks();
         let mut fired = std::mem::take(&mut self.fired);
-        self.alarms.advance(self.now, &mut fired);
+        loop {
+            let is_done = self.alarms.advance_some(self.now, &mut fired, ALARMS_PER_LOOK);
+            self.fire(&mut fired);
+            self.alarms_are_due = !is_done;
+            if is_done || self.clock.ns_between(begun, self.clock.ticks()) > ALARM_BUDGET_NS {
+                break;
+            }
+        }
+        self.fired = fired;
+    }
+
+    fn fire(&mut self, fired: &mut Vec<Alarm>) {
         for alarm in fired.drain(..) {
             match alarm {
                 Alarm::Resume(token) => {
@@ -452,7 +489,7 @@ impl Core {
                     }
                 }
                 Alarm::SleepEnds(token, ticket) => self.end_sleep(token, ticket),
-                Alarm::BlockEnds(token, id) => self.end_block(token, id),
+                Alarm::BlockEnds(token) => self.end_block(token),
                 Alarm::Accept(listener) => {
                     if !self.stopping
                         && let Some(l) = self.listeners.get(listener as usize)
@@ -462,7 +499,6 @@ impl Core {
                 }
             }
         }
-        self.fired = fired;
     }
 
     // ---- completions ----
@@ -528,7 +564,9 @@ impl Core {
             libc::ECANCELED if !session.closing => self.resume.push_back(token),
             // What was read before the end is answered.
             0 if !session.closing => self.inputs.push_back(Input::End(token)),
-            _ => self.close(token, None),
+            // Many may break at once: each is closed in its turn.
+            _ if !session.closing => self.inputs.push_back(Input::Lost(token)),
+            _ => self.remove_if_quiet(token),
         }
     }
 
@@ -712,7 +750,8 @@ impl Core {
             // Ends the receive and a send that are under way.
             socket::shutdown(&session.fd);
             if let Some(blocked) = blocked {
-                self.forget_blocked(&blocked.call);
+                let client = session.client.id;
+                self.forget_blocked(client, &blocked.call);
             }
             self.forget_listener(token);
         }
@@ -729,12 +768,16 @@ impl Core {
         }
     }
 
-    /// Forgets sessions that have ended.
+    /// Forgets sessions that have ended, as many as there is time for: each closes a socket.
     fn bury_sessions(&mut self) {
+        let begun = self.clock.ticks();
         while let Some(token) = self.gone.pop() {
             if self.session_mut(token).is_some() {
                 self.sessions.remove(token.index as usize);
                 self.stats.sessions.add(-1);
+                if self.clock.ns_between(begun, self.clock.ticks()) > BURIAL_BUDGET_NS {
+                    return;
+                }
             }
         }
     }

@@ -51,6 +51,8 @@ impl std::hash::Hasher for KeyHasher {
     fn write_u8(&mut self, n: u8) {
         self.0 = self.0.rotate_left(9) ^ u64::from(n);
     }
+    // The length that precedes a slice adds nothing: the hash covers it.
+    fn write_usize(&mut self, _n: usize) {}
 }
 
 type KeyMap<V> = HashMap<(u8, Box<[u8]>), V, BuildHasherDefault<KeyHasher>>;
@@ -138,7 +140,7 @@ impl Shard {
                 to.put_slot(db, slot, part);
             }
         }
-        to.waiters.put_slot(self.waiters.take_slot(slot));
+        self.waiters.give_slot(slot, &mut to.waiters);
     }
 
     /// Moves a slot of one database in.

@@ -5,8 +5,7 @@
 //! knows that the slot stays there until the door is parked. Everybody else has a hint and checks
 //! again behind the door.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
-
+use crate::sync::{AtomicU16, AtomicU32, Ordering};
 use crate::units::{SLOT_COUNT, ShardId, SlotId};
 
 /// Owner of every slot.
@@ -21,8 +20,13 @@ pub struct SlotOwners {
 impl SlotOwners {
     /// Slots dealt to `shard_count` shards in contiguous, equal ranges.
     pub fn dealt(shard_count: usize) -> Self {
+        Self::dealt_of(SLOT_COUNT, shard_count)
+    }
+
+    /// The same for the first `slot_count` slots: a model has few.
+    pub(crate) fn dealt_of(slot_count: usize, shard_count: usize) -> Self {
         let owner =
-            (0..SLOT_COUNT).map(|slot| AtomicU16::new((slot * shard_count / SLOT_COUNT) as u16));
+            (0..slot_count).map(|slot| AtomicU16::new((slot * shard_count / slot_count) as u16));
         Self { owner: owner.collect(), version: AtomicU32::new(0) }
     }
 

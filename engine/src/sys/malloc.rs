@@ -35,12 +35,13 @@ pub fn tune() -> bool {
 }
 
 /// Settings that the allocator reads before `main`. Small classes get slabs of twelve pages instead of
-/// three: a quarter of the records about slabs, which are 1 byte per key otherwise.
+/// three: a quarter of the records about slabs, which are 1 byte per key otherwise. The classes of full
+/// and nearly full list leaves get slabs of several: one record of 128 bytes for each leaf otherwise.
 #[used]
 // SAFETY: the name is the allocator's own, and is defined nowhere else; it reads a pointer to a text
 // that ends in a zero byte.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static SETTINGS: &[u8; 20] = b"slab_sizes:96-96:12\0";
+static SETTINGS: &[u8; 46] = b"slab_sizes:96-96:12|8192-8192:16|6144-6144:12\0";
 
 /// What the allocator has in use.
 #[derive(Clone, Copy, Debug)]

@@ -123,6 +123,13 @@ impl<'a> Item<'a> {
     /// Writes its encoding to the front of `out`, which has room for it. Returns its length.
     #[inline]
     pub fn encode_to(self, out: &mut [u8]) -> usize {
+        if let Self::Str(bytes) = self
+            && let Some(head) = short_head(bytes)
+        {
+            out[0] = head;
+            out[1..=bytes.len()].copy_from_slice(bytes);
+            return 1 + bytes.len();
+        }
         let mut at = 0;
         self.encode_with(|bytes| {
             out[at..at + bytes.len()].copy_from_slice(bytes);
@@ -134,6 +141,12 @@ impl<'a> Item<'a> {
     /// Appends its encoding.
     #[inline]
     pub fn encode(self, out: &mut Vec<u8>) {
+        if let Self::Str(bytes) = self
+            && let Some(head) = short_head(bytes)
+        {
+            out.push(head);
+            return out.extend_from_slice(bytes);
+        }
         self.encode_with(|bytes| out.extend_from_slice(bytes));
     }
 
@@ -175,6 +188,15 @@ impl<'a> Item<'a> {
                 all.len()
             }
         }
+    }
+}
+
+/// The head of a short text, which most elements are.
+#[inline]
+const fn short_head(bytes: &[u8]) -> Option<u8> {
+    match bytes.len() {
+        len @ 0..=63 => Some(0x80 | len as u8),
+        _ => None,
     }
 }
 

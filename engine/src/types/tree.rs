@@ -15,8 +15,8 @@ use crate::types::yard::{self, Remains};
 
 /// Most children of an inner node.
 const CHILDREN_MAX: usize = 64;
-/// Reference count and tag of a node in its own allocation.
-const NODE_BYTES: usize = 16;
+/// Reference count of a node in its own allocation.
+const NODE_BYTES: usize = 8;
 /// Trees of more memory, and as many nodes as are cut off at once, are never freed in one go.
 const LAZY_BYTES_MIN: usize = 32 * 1024;
 const LAZY_NODES_MIN: usize = 16;
@@ -73,12 +73,29 @@ struct Split<L: Leaf> {
     child: Child<L>,
 }
 
+/// Changes a boxed slice as a vector. It has no room to grow: an inner node changes only when a leaf
+/// is split or joined, and room in all of them would be a hundredth of a collection's memory.
+fn as_vec<T, R>(slice: &mut Box<[T]>, change: impl FnOnce(&mut Vec<T>) -> R) -> R {
+    let mut vec = std::mem::take(slice).into_vec();
+    let result = change(&mut vec);
+    *slice = vec.into_boxed_slice();
+    result
+}
+
+/// Inserts into a boxed slice. Mostly it stays where it is: within the allocator's size class.
+fn insert_into<T>(slice: &mut Box<[T]>, at: usize, item: T) {
+    as_vec(slice, |vec| {
+        vec.reserve_exact(1);
+        vec.insert(at, item);
+    });
+}
+
 /// Children in order, and what separates them: apart, because a search looks at little else.
 #[derive(Clone, Debug)]
 struct Inner<L: Leaf> {
     /// At most the least key below each child; that of the first means nothing.
-    seps: Vec<L::Sep>,
-    children: Vec<Child<L>>,
+    seps: Box<[L::Sep]>,
+    children: Box<[Child<L>]>,
 }
 
 impl<L: Leaf> Inner<L> {
@@ -86,28 +103,42 @@ impl<L: Leaf> Inner<L> {
         self.children.len()
     }
 
-    /// Memory of the node without what is below.
+    /// Memory of the node without its reference count and what is below.
     fn bytes(&self) -> usize {
-        let seps = self.seps.capacity() * size_of::<L::Sep>();
-        let children = self.children.capacity() * size_of::<Child<L>>();
-        let of_seps = if size_of::<L::Sep>() == 0 { 0 } else { size_class(seps) };
-        of_seps + size_class(children)
+        Self::bytes_of(self.len())
+    }
+
+    /// The same of a node with so many children.
+    fn bytes_of(len: usize) -> usize {
+        let of_seps = match len * size_of::<L::Sep>() {
+            0 => 0,
+            bytes => size_class(bytes),
+        };
+        size_of::<Node<L>>() + of_seps + size_class(len * size_of::<Child<L>>())
     }
 
     fn insert(&mut self, at: usize, split: Split<L>) {
-        self.seps.insert(at, split.sep);
-        self.children.insert(at, split.child);
+        insert_into(&mut self.seps, at, split.sep);
+        insert_into(&mut self.children, at, split.child);
     }
 
     fn remove(&mut self, at: usize) -> Child<L> {
-        self.seps.remove(at);
-        self.children.remove(at)
+        as_vec(&mut self.seps, |seps| seps.remove(at));
+        as_vec(&mut self.children, |children| children.remove(at))
     }
 
-    /// Its upper half as a node of its own.
-    fn split(&mut self) -> Split<L> {
-        let at = self.len() / 2;
-        let upper = Self { seps: self.seps.split_off(at), children: self.children.split_off(at) };
+    /// Its upper part as a node of its own, where child `new` has come in and made it too long: one
+    /// that grows at an end only is cut there, so that it leaves full nodes behind.
+    fn split(&mut self, new: usize) -> Split<L> {
+        let at = match new {
+            1 => 1,
+            new if new == self.len() - 1 => new,
+            _ => self.len() / 2,
+        };
+        let upper = Self {
+            seps: as_vec(&mut self.seps, |seps| seps.split_off(at)).into_boxed_slice(),
+            children: as_vec(&mut self.children, |all| all.split_off(at)).into_boxed_slice(),
+        };
         let below = upper.children.iter().map(|child| child.bytes).sum::<usize>();
         let count = upper.children.iter().map(|child| child.count).sum();
         let bytes = NODE_BYTES + upper.bytes() + below;
@@ -118,9 +149,9 @@ impl<L: Leaf> Inner<L> {
     /// Appends the children of a right neighbour, from which `sep` parts it. Returns their memory.
     fn append(&mut self, next: &Self, sep: L::Sep) -> usize {
         let first = self.len();
-        self.seps.extend_from_slice(&next.seps);
+        as_vec(&mut self.seps, |seps| seps.extend_from_slice(&next.seps));
         self.seps[first] = sep;
-        self.children.extend_from_slice(&next.children);
+        as_vec(&mut self.children, |children| children.extend_from_slice(&next.children));
         next.children.iter().map(|child| child.bytes).sum()
     }
 }
@@ -189,12 +220,11 @@ impl<L: Leaf, F: FnMut(&L::Sep) -> bool> Route<L> for ByKeyOnly<F> {
     }
 }
 
-/// What an edit did to the node it went through.
-struct Change<L: Leaf> {
+/// What an edit did to the node it went through, without a new right neighbour.
+#[derive(Clone, Copy)]
+struct Change {
     count: isize,
     bytes: isize,
-    /// A new right neighbour.
-    split: Option<Split<L>>,
 }
 
 /// A counted, ordered collection of leaves. Clones share what they have in common.
@@ -317,13 +347,15 @@ impl<L: Leaf> Tree<L> {
         route: &mut T,
         edit: impl FnOnce(&mut L, &mut T) -> R,
     ) -> R {
-        let (result, change) = edit_node(&mut self.root, route, edit);
+        let mut split = None;
+        let (result, change) = edit_node(&mut self.root, route, edit, &mut split);
         self.len = self.len.wrapping_add_signed(change.count);
         self.heap_bytes = self.heap_bytes.wrapping_add_signed(change.bytes);
-        if let Some(right) = change.split {
+        if let Some(right) = split {
             self.grow_root(right);
+        } else if change.count < 0 {
+            self.shrink_root();
         }
-        self.shrink_root();
         result
     }
 
@@ -333,10 +365,9 @@ impl<L: Leaf> Tree<L> {
             bytes: self.heap_bytes - right.child.bytes,
             node: self.root.clone(),
         };
-        let mut inner = Inner { seps: Vec::with_capacity(4), children: Vec::with_capacity(4) };
-        // Never compared: the first separator means nothing.
-        inner.insert(0, Split { sep: right.sep.clone(), child: left });
-        inner.insert(1, right);
+        // The first is never compared: it means nothing.
+        let seps = [right.sep.clone(), right.sep].into();
+        let inner = Inner { seps, children: [left, right.child].into() };
         self.heap_bytes += NODE_BYTES + inner.bytes();
         self.root = Arc::new(Node::Inner(inner));
     }
@@ -403,62 +434,96 @@ fn own_bytes<L: Leaf>(node: &Node<L>) -> usize {
     }
 }
 
+/// Edits the leaf that `route` leads to. A new right neighbour of the node is left in `split`, which
+/// holds none before: apart, since nearly all edits make none.
 fn edit_node<L: Leaf, T: Route<L>, R>(
     node: &mut Arc<Node<L>>,
     route: &mut T,
     edit: impl FnOnce(&mut L, &mut T) -> R,
-) -> (R, Change<L>) {
-    let before = own_bytes(node);
-    match Arc::make_mut(node) {
-        Node::Leaf(leaf) => edit_leaf(leaf, before, |leaf| edit(leaf, route)),
-        Node::Inner(inner) => {
-            let i = route.choose(inner);
-            let (result, mut change) = edit_node(&mut inner.children[i].node, route, edit);
-            let child = &mut inner.children[i];
-            child.count = child.count.wrapping_add_signed(change.count);
-            child.bytes = child.bytes.wrapping_add_signed(change.bytes);
-            if let Some(right) = change.split.take() {
-                child.count -= right.child.count;
-                child.bytes -= right.child.bytes;
-                inner.insert(i + 1, right);
-            } else if change.count < 0 {
-                change.bytes += tidy(inner, i);
-            }
-            if inner.len() > CHILDREN_MAX {
-                let upper = inner.split();
-                let Node::Inner(parted) = &*upper.child.node else {
-                    unreachable!("an inner node parts into inner nodes");
-                };
-                change.bytes += (NODE_BYTES + parted.bytes()) as isize;
-                change.split = Some(upper);
-            }
-            change.bytes += inner.bytes() as isize - before as isize;
-            (result, change)
-        }
+    split: &mut Option<Split<L>>,
+) -> (R, Change) {
+    if let Node::Leaf(leaf) = &**node {
+        // Before it is made one's own: a copy may take another size. One of an inner node does not.
+        let before = leaf.heap_bytes();
+        let Node::Leaf(leaf) = Arc::make_mut(node) else {
+            unreachable!("it was a leaf a moment ago");
+        };
+        return edit_leaf(leaf, before, |leaf| edit(leaf, route), split);
     }
+    let Node::Inner(inner) = Arc::make_mut(node) else {
+        unreachable!("it was no leaf a moment ago");
+    };
+    let i = route.choose(inner);
+    let child = &mut inner.children[i];
+    let (result, mut change) = edit_node(&mut child.node, route, edit, split);
+    child.count = child.count.wrapping_add_signed(change.count);
+    child.bytes = child.bytes.wrapping_add_signed(change.bytes);
+    if split.is_some() || change.count < 0 {
+        change.bytes += mend(inner, i, change, split);
+    }
+    (result, change)
 }
 
+/// Takes in the new right neighbour of child `i` of an inner node, or looks whether the child has
+/// become too small. Returns the change in memory.
+#[inline(never)]
+fn mend<L: Leaf>(
+    inner: &mut Inner<L>,
+    i: usize,
+    change: Change,
+    split: &mut Option<Split<L>>,
+) -> isize {
+    let len = inner.len();
+    let mut bytes = 0;
+    if let Some(right) = split.take() {
+        let child = &mut inner.children[i];
+        child.count -= right.child.count;
+        child.bytes -= right.child.bytes;
+        inner.insert(i + 1, right);
+    } else if change.count < 0 {
+        bytes += tidy(inner, i);
+    }
+    if inner.len() > CHILDREN_MAX {
+        let upper = inner.split(i + 1);
+        let Node::Inner(parted) = &*upper.child.node else {
+            unreachable!("an inner node parts into inner nodes");
+        };
+        bytes += (NODE_BYTES + parted.bytes()) as isize;
+        *split = Some(upper);
+    }
+    if inner.len() == len {
+        return bytes;
+    }
+    bytes + inner.bytes() as isize - Inner::<L>::bytes_of(len) as isize
+}
+
+#[inline]
 fn edit_leaf<L: Leaf, R>(
     leaf: &mut L,
     bytes: usize,
     edit: impl FnOnce(&mut L) -> R,
-) -> (R, Change<L>) {
+    split: &mut Option<Split<L>>,
+) -> (R, Change) {
     let (count, bytes) = (leaf.len() as isize, bytes as isize);
     let result = edit(leaf);
-    let mut change = Change {
-        count: leaf.len() as isize - count,
-        bytes: leaf.heap_bytes() as isize - bytes,
-        split: None,
-    };
+    let mut change =
+        Change { count: leaf.len() as isize - count, bytes: leaf.heap_bytes() as isize - bytes };
     if leaf.is_over() {
-        let (sep, right) = leaf.split();
-        let right_bytes = NODE_BYTES + right.heap_bytes();
-        change.bytes = leaf.heap_bytes() as isize - bytes + right_bytes as isize;
-        let count = right.len();
-        let child = Child { count, bytes: right_bytes, node: Arc::new(Node::Leaf(right)) };
-        change.split = Some(Split { sep, child });
+        change.bytes += split_leaf(leaf, split);
     }
     (result, change)
+}
+
+/// Cuts a leaf. Returns the change in memory.
+#[cold]
+fn split_leaf<L: Leaf>(leaf: &mut L, split: &mut Option<Split<L>>) -> isize {
+    let before = leaf.heap_bytes();
+    let (sep, right) = leaf.split();
+    let bytes = NODE_BYTES + right.heap_bytes();
+    let count = right.len();
+    let child = Child { count, bytes, node: Arc::new(Node::Leaf(right)) };
+    *split = Some(Split { sep, child });
+    (leaf.heap_bytes() + bytes) as isize - before as isize
 }
 
 /// Drops child `i` if it is empty, or joins it with a neighbour if it is sparse. Returns the change
@@ -533,7 +598,7 @@ fn remove_range<L: Leaf>(
         }
         Node::Inner(inner) => {
             let (mut begin, mut gone) = (0, None);
-            let mut change = inner.bytes() as isize - before as isize;
+            let mut change = -(before as isize);
             for (i, child) in inner.children.iter_mut().enumerate() {
                 let end = begin + child.count;
                 let low = from.max(begin) - begin;
@@ -556,10 +621,10 @@ fn remove_range<L: Leaf>(
             }
             // What goes lies side by side.
             if let Some(gone) = gone {
-                inner.seps.drain(gone.clone());
-                inner.children.drain(gone);
+                as_vec(&mut inner.seps, |seps| drop(seps.drain(gone.clone())));
+                as_vec(&mut inner.children, |children| drop(children.drain(gone)));
             }
-            change
+            change + inner.bytes() as isize
         }
     }
 }
@@ -589,7 +654,7 @@ impl<L: Leaf> Trash<L> {
         };
         // A node that somebody else shares is theirs to free.
         if let Some(Node::Inner(inner)) = Arc::into_unique(node).map(UniqueArc::into_inner) {
-            self.nodes.extend(inner.children.into_iter().map(|child| child.node));
+            self.nodes.extend(inner.children.into_vec().into_iter().map(|child| child.node));
         }
         true
     }

@@ -108,6 +108,16 @@ impl Process {
         !pong.is_empty() && pid.is_none_or(|pid| pid.trim() == self.pid().to_string())
     }
 
+    /// Time that the cores were ready to run and others had their processor: no turn is to blame for it.
+    pub(crate) fn waited(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the process runs");
+        let waited_ns = tasks.flatten().filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(waited_ns.sum())
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -8,16 +8,12 @@ use std::sync::Arc;
 use crate::commands::args::{Args, is_token};
 use crate::commands::bitmap::{BYTES_PER_ELEMENT, STEP_BYTES};
 use crate::commands::ctx::{Ctx, Encode, Event, Expiry};
-use crate::commands::long::{Finish, LongOp};
+use crate::commands::long::{Finish, LongOp, Tries};
 use crate::commands::spec::CommandResult;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::shard::state::KeyRef;
 use crate::store::entry::{INLINE_BYTES_MAX, Value};
-
-/// How often the work begins anew because its sources have changed. After that it runs to its end at
-/// once: somebody who never stops writing must not keep it from ever ending.
-const TRIES_MAX: u32 = 8;
 
 /// What is done to the bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,13 +66,21 @@ struct Combine {
     /// Length of the result.
     len: usize,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 impl Combine {
     fn new(op: Op, keys: Vec<Box<[u8]>>, target: Box<[u8]>, sources: Vec<Arc<Vec<u8>>>) -> Self {
         let len = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-        Self { op, keys, target, sources, result: Vec::with_capacity(len), len, tries: 1 }
+        Self {
+            op,
+            keys,
+            target,
+            sources,
+            result: Vec::with_capacity(len),
+            len,
+            tries: Tries::default(),
+        }
     }
 
     /// Whether the keys hold what they held when it began.
@@ -101,7 +105,7 @@ impl Combine {
             sources.push(snapshot(ctx.write_string(KeyRef::new(key))?));
         }
         let anew = Self::new(self.op, self.keys, self.target, sources);
-        Ok(Self { tries: self.tries + 1, ..anew })
+        Ok(Self { tries: self.tries, ..anew })
     }
 }
 
@@ -133,7 +137,7 @@ impl LongOp for Combine {
         let mut this = *self;
         if !this.is_current(ctx)? {
             this = this.anew(ctx)?;
-            if this.tries <= TRIES_MAX {
+            if this.tries.again(ctx, this.keys.iter().map(|key| &**key)) {
                 return Ok(Finish::Again(Box::new(this)));
             }
             while !this.step() {}

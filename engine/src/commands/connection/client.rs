@@ -326,7 +326,7 @@ pub fn act_alone(
         }
         // It runs a command, so nothing blocks it.
         SessionAction::Unblock { .. } => reply.int(0),
-        SessionAction::Shutdown | SessionAction::Sleep(_) => reply.ok(),
+        SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => reply.ok(),
     }
     Ok(())
 }

@@ -1,29 +1,25 @@
-//! Values as bytes: DUMP writes one as Redis would, RESTORE makes one of such bytes.
+//! Values as bytes: DUMP writes one as Redis would. Its way back is RESTORE ([`super::restore`]).
 //!
-//! The bytes are `rdb`'s; here a stored value is handed to its writer ([`dump_value`]) and made of
-//! what its reader yields (`build_value`).
+//! The bytes are `rdb`'s; here a stored value is handed to its writer ([`dump_value`]).
 
 use std::sync::Arc;
 
 use crate::commands::args::Args;
-use crate::commands::ctx::{Ctx, Encode, Event, Expiry};
+use crate::commands::ctx::Ctx;
+use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
 use crate::commands::spec::{
-    Access, Acl, Arg, ArgKind, Arity, CommandResult, CommandSpec, Family, Flags, Handler, KeySpec,
-    Propagate, Purpose,
+    Access, Acl, Arg, Arity, CommandResult, CommandSpec, Family, Flags, Handler, KeySpec, Purpose,
 };
-use crate::rdb::{self, Element, Kind, Reader, Writer, footer};
+use crate::rdb::{self, OpenList, Writer, footer};
 use crate::resp::error::CommandError;
-use crate::resp::number::parse_i64;
 use crate::resp::reply::Reply;
-use crate::shard::evict::access;
-use crate::shard::state::KeyRef;
 use crate::store::entry::Value;
 use crate::types::hash::{Hash, HashView};
-use crate::types::list::{End, List, ListView};
+use crate::types::list::{List, ListView};
+use crate::types::pack::Item;
 use crate::types::set::{Set, SetView};
 use crate::types::zset::{Zset, ZsetView};
-use crate::types::{Collection, Limits, Object, Packed};
-use crate::units::Ms;
+use crate::types::{Collection, Object, Packed};
 
 pub(super) const DUMP: CommandSpec = CommandSpec {
     name: "dump",
@@ -41,57 +37,184 @@ pub(super) const DUMP: CommandSpec = CommandSpec {
     ..CommandSpec::EMPTY
 };
 
-pub(super) const RESTORE: CommandSpec = CommandSpec {
-    name: "restore",
-    family: Family::Generic,
-    since: "2.6.0",
-    summary: "Makes a key of bytes that DUMP returned",
-    complexity: "O(1) for strings, O(N) for a collection of N elements, O(N*log(N)) for a sorted set",
-    arity: Arity::AtLeast(4),
-    flags: Flags::WRITE.union(Flags::DENYOOM),
-    acl: Acl::DANGEROUS.union(Acl::KEYSPACE),
-    keys: &[KeySpec::range(Access::Overwrite, Purpose::Update, 1, 0, 1)],
-    args: &[
-        Arg::key("key", 0),
-        Arg::new("ttl", ArgKind::Integer),
-        Arg::new("serialized-value", ArgKind::String),
-        Arg::token("replace", "REPLACE").optional().since("3.0.0"),
-        Arg::token("absttl", "ABSTTL").optional().since("5.0.0"),
-        Arg::new("seconds", ArgKind::Integer).with_token("IDLETIME").optional().since("5.0.0"),
-        Arg::new("frequency", ArgKind::Integer).with_token("FREQ").optional().since("5.0.0"),
-    ],
-    history: &[
-        ("3.0.0", "`REPLACE` overwrites a key that is there."),
-        ("5.0.0", "With `ABSTTL` the time to live is a moment."),
-        ("5.0.0", "`IDLETIME` and `FREQ` say how the key was used."),
-    ],
-    propagate: Propagate::Rewritten,
-    handler: Handler::Data(restore),
-    ..CommandSpec::EMPTY
-};
-
 /// Payloads from here on are shared with the reply, not copied.
 const SHARED_BYTES_MIN: usize = 32 * 1024;
+/// Collections of so much memory are written in steps, however few elements they have.
+const LONG_BYTES_MIN: usize = 256 * 1024;
 
 fn dump(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
-    let list_node = ctx.node.config.list_max_listpack_size();
-    match ctx.read(key).map(|entry| payload_of(entry.value(), list_node)) {
-        None => reply.null(),
-        Some(payload) if payload.len() < SHARED_BYTES_MIN => reply.bulk(&payload),
-        Some(payload) => reply.bulk_shared(&Arc::new(payload)),
+    let limits = dump_limits(ctx.node.config.list_max_listpack_size());
+    let Some(entry) = ctx.read(key) else {
+        reply.null();
+        return Ok(());
+    };
+    match entry.value() {
+        Value::Object(value) if is_long(value) => {
+            let (op, len) = (Op::new(value.clone(), limits), value.len());
+            return ctx.run_long_read(Box::new(op), len.max(LONG_ELEMENTS_MIN), reply);
+        }
+        value => answer(payload_of(value, limits), reply),
     }
     Ok(())
 }
 
+fn answer(payload: Vec<u8>, reply: &mut Reply<'_>) {
+    if payload.len() < SHARED_BYTES_MIN {
+        reply.bulk(&payload);
+    } else {
+        reply.bulk_shared(&Arc::new(payload));
+    }
+}
+
+/// Whether a collection takes steps: it is a tree, whose elements are written one by one.
+fn is_long(value: &Object) -> bool {
+    let is_tree = match value {
+        Object::List(_) => true,
+        Object::Hash(hash) => matches!(hash, Hash::Tree(_)),
+        Object::Set(set) => matches!(set, Set::Tree(_)),
+        Object::Zset(zset) => matches!(zset, Zset::Tree(_)),
+    };
+    is_tree && (value.len() >= LONG_ELEMENTS_MIN || value.heap_bytes() >= LONG_BYTES_MIN)
+}
+
+/// DUMP of a collection that is too large for one turn.
+#[derive(Debug)]
+struct Op {
+    value: Object,
+    stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Stage {
+    /// Elements are written, from this position on.
+    Write(Writer, Option<OpenList>, usize),
+    /// The checksum is worked out.
+    Seal(footer::Seal),
+    /// A step is being taken.
+    Between,
+}
+
+/// Elements that a step writes, bytes after which it ends, and bytes of the checksum.
+const ELEMENTS_PER_STEP: usize = 200;
+const BYTES_PER_STEP: usize = 64 * 1024;
+/// Elements that are written without a look at their bytes.
+const PORTION: usize = 20;
+/// Elements of more than so many bytes on average are written one by one.
+const LONG_ELEMENT_BYTES_MIN: usize = 1024;
+
+impl Op {
+    fn new(value: Object, limits: rdb::Limits) -> Self {
+        // A payload that grew by doubling would be copied as a whole, again and again.
+        let byte_count = value.heap_bytes() + BYTES_PER_STEP;
+        let mut writer = Writer::with_capacity(rdb::Format::V10, limits, byte_count);
+        let len = value.len();
+        let mut list = None;
+        match &value {
+            Object::List(_) => list = Some(writer.begin_list(len).pause()),
+            Object::Hash(_) => writer.begin_hash(len),
+            Object::Set(_) => writer.begin_set(len),
+            Object::Zset(_) => writer.begin_zset(len),
+        }
+        Self { value, stage: Stage::Write(writer, list, 0) }
+    }
+
+    /// Writes some elements from a position on; returns the next position.
+    fn write_some(
+        value: &Object,
+        writer: &mut Writer,
+        list: &mut Option<OpenList>,
+        from: usize,
+    ) -> usize {
+        // Of long elements only one: each may be compressed.
+        let element_bytes = value.heap_bytes() / value.len().max(1);
+        let portion = if element_bytes > LONG_ELEMENT_BYTES_MIN { 1 } else { PORTION };
+        let end = value.len().min(from + portion);
+        match value {
+            Object::List(elements) => {
+                let open = list.take().expect("a list was begun as one");
+                let mut items = open.resume(writer);
+                elements.view().for_each(from, end, |item| items.push(&item.text()));
+                *list = Some(items.pause());
+            }
+            Object::Hash(hash) => {
+                let visit = |field: Item<'_>, value: Item<'_>| {
+                    writer.field(&field.text(), &value.text());
+                };
+                // The marks of a tree are positions.
+                return hash.view().walk(from, visit).unwrap_or(value.len());
+            }
+            Object::Set(set) => {
+                return set.view().walk(from, |member| writer.member(&member.text()));
+            }
+            Object::Zset(zset) => {
+                // Greatest first, as in `write_zset`.
+                let len = value.len();
+                for (member, score) in zset.view().range_rev(len - end, len - from) {
+                    writer.scored(&member.text(), score);
+                }
+            }
+        }
+        end
+    }
+}
+
+impl LongOp for Op {
+    fn step(&mut self) -> bool {
+        match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::Write(mut writer, mut list, from) => {
+                let (mut at, begun) = (from, writer.bytes().len());
+                while at < self.value.len()
+                    && at - from < ELEMENTS_PER_STEP
+                    && writer.bytes().len() - begun < BYTES_PER_STEP
+                {
+                    at = Self::write_some(&self.value, &mut writer, &mut list, at);
+                }
+                self.stage = if at < self.value.len() {
+                    Stage::Write(writer, list, at)
+                } else {
+                    if let Some(list) = list {
+                        list.resume(&mut writer).finish();
+                    }
+                    let version = rdb::Format::V10.version();
+                    Stage::Seal(footer::Seal::new(writer.into_bytes(), version))
+                };
+                false
+            }
+            Stage::Seal(mut seal) => {
+                let is_done = seal.step(BYTES_PER_STEP);
+                self.stage = Stage::Seal(seal);
+                is_done
+            }
+            Stage::Between => true,
+        }
+    }
+
+    fn finish(
+        self: Box<Self>,
+        _ctx: &mut Ctx<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Finish, CommandError> {
+        match self.stage {
+            Stage::Seal(seal) => answer(seal.into_payload(), reply),
+            Stage::Write(..) | Stage::Between => unreachable!("it has been stepped to its end"),
+        }
+        Ok(Finish::Done)
+    }
+}
+
 /// What DUMP answers for a value: what the journal carries of a collection, too.
 pub fn dump_value(value: Value<'_>) -> Vec<u8> {
-    payload_of(value, rdb::Limits::DEFAULT.list_node)
+    payload_of(value, dump_limits(rdb::Limits::DEFAULT.list_node))
 }
 
 /// Each form of ours has one of Redis': what is packed here is packed there, whatever the limits.
-fn payload_of(value: Value<'_>, list_node: i64) -> Vec<u8> {
-    let limits = rdb::Limits { list_node, ..rdb::Limits::PACKED };
+fn dump_limits(list_node: i64) -> rdb::Limits {
+    rdb::Limits { list_node, ..rdb::Limits::PACKED }
+}
+
+fn payload_of(value: Value<'_>, limits: rdb::Limits) -> Vec<u8> {
     rdb::dump_payload(rdb::Format::V10, limits, |writer| write_value(writer, value))
 }
 
@@ -159,197 +282,23 @@ fn write_zset(writer: &mut Writer, zset: ZsetView<'_>) {
     }
 }
 
-/// A value that is not stored yet.
-enum Built {
-    String(Vec<u8>),
-    List(List),
-    Hash(Hash),
-    Set(Set),
-    Zset(Zset),
-}
-
-/// The value that a payload holds; the one place that knows how each type is made.
-fn build_value(reader: Reader<'_>, limits: &Limits) -> Result<Built, rdb::Error> {
-    let kind = reader.kind();
-    // What comes twice is found where it is put.
-    let mut reader = reader.with_doubles();
-    match kind {
-        Kind::String => match reader.next()? {
-            Some(Element::Str(text)) => Ok(Built::String(text.to_vec())),
-            _ => Err(rdb::Error::Truncated(reader.consumed_bytes())),
-        },
-        Kind::List => {
-            let mut list = List::new();
-            while let Some(Element::Item(item)) = reader.next()? {
-                list.push(End::Back, item);
-            }
-            Ok(Built::List(list))
-        }
-        Kind::Set => {
-            let mut set = Set::new();
-            while let Some(Element::Item(member)) = reader.next()? {
-                new_or_error(set.insert(member, limits))?;
-            }
-            Ok(Built::Set(set))
-        }
-        Kind::Hash => {
-            let mut hash = Hash::new();
-            while let Some(Element::Field(field, value)) = reader.next()? {
-                new_or_error(hash.set(field, value, limits))?;
-            }
-            Ok(Built::Hash(hash))
-        }
-        Kind::Zset => {
-            // Redis: a packed set keeps no sign of zero, so what will be large never is one.
-            let mut zset = Zset::new_tree();
-            while let Some(Element::Member(member, score)) = reader.next()? {
-                let mut is_new = false;
-                zset.update(member, limits, |old| {
-                    is_new = old.is_none();
-                    Some(score)
-                });
-                new_or_error(is_new)?;
-            }
-            zset.pack_if_small(limits);
-            Ok(Built::Zset(zset))
-        }
-    }
-}
-
-fn new_or_error(is_new: bool) -> Result<(), rdb::Error> {
-    let twice = rdb::Error::Corrupt { at: 0, what: "an element comes twice" };
-    if is_new { Ok(()) } else { Err(twice) }
-}
-
-fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, built: Built, expiry: Expiry) {
-    match built {
-        Built::String(text) => return ctx.set_string(key, &text, Encode::Auto, expiry),
-        Built::List(list) => ctx.put(key, list),
-        Built::Hash(hash) => ctx.put(key, hash),
-        Built::Set(set) => ctx.put(key, set),
-        Built::Zset(zset) => ctx.put(key, zset),
-    }
-    if let Expiry::At(deadline) = expiry {
-        ctx.set_deadline(key, Some(deadline));
-    }
-}
-
-/// How a key was used before it was dumped.
-#[derive(Clone, Copy, Default)]
-struct Options {
-    replace: bool,
-    is_moment: bool,
-    idle_seconds: Option<i64>,
-    frequency: Option<u8>,
-}
-
-impl Options {
-    fn parse(args: &Args<'_>) -> Result<Self, CommandError> {
-        let mut options = Self::default();
-        let mut cursor = args.cursor(4);
-        while cursor.left() > 0 {
-            if cursor.take("REPLACE") {
-                options.replace = true;
-            } else if cursor.take("ABSTTL") {
-                options.is_moment = true;
-            } else if let (None, Some(word)) = (options.frequency, cursor.take_value("IDLETIME")) {
-                let seconds = parse_i64(word).ok_or(CommandError::NOT_INTEGER)?;
-                if seconds < 0 {
-                    return Err(CommandError::INVALID_IDLETIME);
-                }
-                options.idle_seconds = Some(seconds);
-            } else if let (None, Some(word)) = (options.idle_seconds, cursor.take_value("FREQ")) {
-                let frequency = parse_i64(word).ok_or(CommandError::NOT_INTEGER)?;
-                let frequency = u8::try_from(frequency).map_err(|_| CommandError::INVALID_FREQ)?;
-                options.frequency = Some(frequency);
-            } else {
-                return Err(CommandError::SYNTAX);
-            }
-        }
-        Ok(options)
-    }
-
-    /// The access clock that they ask for.
-    fn access(self, ctx: &Ctx<'_>) -> Option<u32> {
-        if ctx.node.config.maxmemory_policy().is_lfu() {
-            // The counter is the low byte.
-            return self.frequency.map(|count| access::lfu_new(ctx.now) & !0xff | u32::from(count));
-        }
-        // Redis: counts milliseconds on the way, which wrap around.
-        let idle = self.idle_seconds?.wrapping_mul(1000) / 1000;
-        Some(access::lru_now(ctx.now).wrapping_sub(idle as u32) & 0x00ff_ffff)
-    }
-}
-
-fn restore(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let options = Options::parse(args)?;
-    let key = ctx.key(args.at(1));
-    if !options.replace && ctx.lookup_write(key).is_some() {
-        return Err(CommandError::BUSY_KEY);
-    }
-    let ttl_ms = args.int(2)?;
-    if ttl_ms < 0 {
-        return Err(CommandError::INVALID_TTL);
-    }
-    let (body, _) = footer::open(args.at(3)).map_err(|_| CommandError::DUMP_FOOTER)?;
-    let limits = ctx.limits();
-    let built = Reader::new(body)
-        .and_then(|reader| build_value(reader, &limits))
-        .map_err(|_| CommandError::BAD_FORMAT)?;
-    // Redis: what is too far in the future wraps around into the past.
-    let base = if options.is_moment { 0 } else { ctx.now.0 };
-    let deadline = (ttl_ms > 0).then(|| Ms(ttl_ms.wrapping_add(base)));
-    if deadline.is_some_and(|at| at <= ctx.now) {
-        remove(ctx, key);
-    } else {
-        store(ctx, key, built, deadline.map_or(Expiry::Clear, Expiry::At));
-        if let Some(access) = options.access(ctx) {
-            set_access(ctx, key, access);
-        }
-        ctx.modified(key, Event::Generic("restore"));
-        journal(ctx, key, deadline, args.at(3));
-    }
-    reply.ok();
-    Ok(())
-}
-
-/// The key would have ended before it began: what it replaces ends all the same.
-fn remove(ctx: &mut Ctx<'_>, key: KeyRef<'_>) {
-    if ctx.delete(key) {
-        ctx.modified(key, Event::Generic("del"));
-        ctx.effect(key, &[b"DEL", key.bytes]);
-    }
-}
-
-fn set_access(ctx: &mut Ctx<'_>, key: KeyRef<'_>, access: u32) {
-    let db = ctx.db;
-    let shard = ctx.shard(key.slot);
-    let at = shard.find(db, key).expect("it has just been stored");
-    shard.keys.db_or_new(db).table_mut(key.slot).entry_mut(at).set_access(access);
-}
-
-/// The payload replays as it came: nothing is written a second time.
-fn journal(ctx: &mut Ctx<'_>, key: KeyRef<'_>, deadline: Option<Ms>, payload: &[u8]) {
-    let mut text = itoa::Buffer::new();
-    let at = text.format(deadline.map_or(0, |at| at.0)).as_bytes();
-    ctx.effect(key, &[b"RESTORE", key.bytes, at, payload, b"REPLACE", b"ABSTTL"]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::args::OwnedArgs;
     use crate::commands::bare::Bare;
-    use crate::units::DbIndex;
+    use crate::types::Limits;
+    use crate::types::list::End;
+
+    const LIMITS: Limits = Limits {
+        hash_entries_max: 128,
+        hash_value_bytes_max: 64,
+        set_ints_max: 512,
+        zset_entries_max: 128,
+        zset_value_bytes_max: 64,
+    };
 
     /// `DUMP` of the string `5` by Redis 7.0.15.
     const FIVE: &[u8] = b"\x00\xc0\x05\n\x00c/_f\x83/\xb3Q";
-
-    fn sealed(body: &[u8], version: u16) -> Vec<u8> {
-        let mut payload = body.to_vec();
-        footer::seal(&mut payload, version);
-        payload
-    }
 
     #[test]
     fn dump_of_strings_is_that_of_redis() {
@@ -378,70 +327,46 @@ mod tests {
     }
 
     #[test]
-    fn restore_checks_in_the_order_of_redis() {
-        let mut bare = Bare::new(1, 1);
-        let mut client = bare.client();
-        let busy = b"-BUSYKEY Target key name already exists.\r\n";
-        let footer = b"-ERR DUMP payload version or checksum are wrong\r\n";
-        let cases: [(&[&[u8]], &[u8]); 13] = [
-            (
-                &[b"k", b"x", b"bad", b"FREQ", b"256"],
-                b"-ERR Invalid FREQ value, must be >= 0 and <= 255\r\n",
-            ),
-            (
-                &[b"k", b"x", b"bad", b"IDLETIME", b"-1"],
-                b"-ERR Invalid IDLETIME value, must be >= 0\r\n",
-            ),
-            (&[b"k", b"x", b"bad", b"IDLETIME", b"1", b"FREQ", b"1"], b"-ERR syntax error\r\n"),
-            (&[b"k", b"x", b"bad", b"FREQ", b"1", b"IDLETIME", b"1"], b"-ERR syntax error\r\n"),
-            (&[b"k", b"x", b"bad", b"FREQ"], b"-ERR syntax error\r\n"),
-            (&[b"k", b"x", b"bad"], busy),
-            (&[b"q", b"x", b"bad"], b"-ERR value is not an integer or out of range\r\n"),
-            (&[b"q", b"-1", b"bad"], b"-ERR Invalid TTL value, must be >= 0\r\n"),
-            (&[b"q", b"0", b"bad"], footer),
-            (&[b"q", b"0", &sealed(b"\0\xc0\x05", 12)], footer),
-            (&[b"q", b"0", &sealed(b"\x07abc", 10)], b"-ERR Bad data format\r\n"),
-            (&[b"q", b"0", &sealed(b"", 10)], b"-ERR Bad data format\r\n"),
-            (&[b"q", b"0", &sealed(b"\0\xc0\x05behind", 10)], b"+OK\r\n"),
+    fn dump_in_steps_is_dump_at_once() {
+        let limits = dump_limits(-2);
+        let values: [&dyn Fn(usize) -> Object; 4] = [
+            &|len| {
+                let mut list = List::new();
+                (0..len).for_each(|n| list.push(End::Back, format!("element:{n}").as_bytes()));
+                Object::List(list)
+            },
+            &|len| {
+                let mut hash = Hash::new();
+                for n in 0..len {
+                    hash.set(format!("f{n}").as_bytes(), n.to_string().as_bytes(), &LIMITS);
+                }
+                Object::Hash(hash)
+            },
+            &|len| {
+                let mut set = Set::new();
+                (0..len).for_each(|n| _ = set.insert(format!("m{n}").as_bytes(), &LIMITS));
+                Object::Set(set)
+            },
+            &|len| {
+                let mut zset = Zset::new_tree();
+                (0..len).for_each(|n| zset.insert(format!("m{n}").as_bytes(), n as f64, &LIMITS));
+                Object::Zset(zset)
+            },
         ];
-        bare.call(&mut client, &[b"SET", b"k", b"v"]);
-        for (words, want) in cases {
-            let got = bare.call(&mut client, &[&[&b"RESTORE"[..]], words].concat());
-            assert_eq!(got, want, "{words:?}");
+        for make in values {
+            for len in [2_000, 4_095, 4_096, 5_003] {
+                let value = make(len);
+                assert!(is_long(&value));
+                let want = payload_of(Value::Object(&value), limits);
+                let mut op = Box::new(Op::new(value, limits));
+                let mut steps = 1;
+                while !op.step() {
+                    steps += 1;
+                }
+                assert!(steps > len / ELEMENTS_PER_STEP / 2, "{steps} steps");
+                let Stage::Seal(seal) = op.stage else { panic!("it has ended") };
+                assert!(seal.into_payload() == want, "{len} elements");
+            }
         }
-    }
-
-    #[test]
-    fn restore_with_a_deadline_journals_the_moment() {
-        let mut bare = Bare::new(1, 1);
-        let mut client = bare.client();
-        bare.held.iter_mut().flatten().for_each(|shard| shard.journal.attach());
-        bare.call(&mut client, &[b"RESTORE", b"k", b"100", FIVE]);
-        assert_eq!(bare.call(&mut client, &[b"PTTL", b"k"]), b":100\r\n");
-        bare.call(&mut client, &[b"RESTORE", b"k", b"1", FIVE, b"ABSTTL", b"replace"]);
-        bare.call(&mut client, &[b"RESTORE", b"k", b"9223372036854775807", FIVE]);
-        assert!(bare.is_empty(DbIndex(0)));
-        let records = bare.held[0].as_mut().expect("all doors are held").journal.take();
-        let got: Vec<_> = records.iter().map(|record| record.call.clone()).collect();
-        let want: [&[&[u8]]; 2] =
-            [&[b"RESTORE", b"k", b"1700000000100", FIVE, b"REPLACE", b"ABSTTL"], &[b"DEL", b"k"]];
-        assert_eq!(got, want.map(OwnedArgs::of));
-    }
-
-    #[test]
-    fn restore_sets_how_the_key_was_used() {
-        let mut bare = Bare::new(1, 1);
-        let mut client = bare.client();
-        for (idle, want) in [("1000", ":1000\r\n"), ("0", ":0\r\n"), ("16777217", ":1\r\n")] {
-            let idle = idle.as_bytes();
-            let call: [&[u8]; 7] = [b"RESTORE", b"k", b"0", FIVE, b"REPLACE", b"IDLETIME", idle];
-            assert_eq!(bare.call(&mut client, &call), b"+OK\r\n");
-            let got = bare.call(&mut client, &[b"OBJECT", b"IDLETIME", b"k"]);
-            assert_eq!(got, want.as_bytes());
-        }
-        bare.call(&mut client, &[b"CONFIG", b"SET", b"maxmemory-policy", b"allkeys-lfu"]);
-        let call: [&[u8]; 7] = [b"RESTORE", b"k", b"0", FIVE, b"REPLACE", b"FREQ", b"77"];
-        assert_eq!(bare.call(&mut client, &call), b"+OK\r\n");
-        assert_eq!(bare.call(&mut client, &[b"OBJECT", b"FREQ", b"k"]), b":77\r\n");
     }
 }

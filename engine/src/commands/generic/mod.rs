@@ -9,6 +9,7 @@ mod keyspace;
 mod object;
 mod presence;
 mod relocate;
+mod restore;
 mod scan;
 mod sort;
 mod wait;
@@ -46,7 +47,8 @@ pub const SPECS: &[CommandSpec] = &[
     scan::RANDOMKEY,
     relocate::RENAME,
     relocate::RENAMENX,
-    dump::RESTORE,
+    restore::RESTORE,
+    restore::RESTORE_ASKING,
     scan::SCAN,
     sort::SORT,
     sort::SORT_RO,

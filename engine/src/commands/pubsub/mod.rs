@@ -3,6 +3,7 @@
 
 mod publish;
 mod show;
+pub mod steps;
 mod subscribe;
 #[cfg(test)]
 mod tests;

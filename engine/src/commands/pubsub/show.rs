@@ -1,8 +1,9 @@
 //! PUBSUB: what is subscribed to, and how often. Answered from the registry, which knows all cores.
 
+use super::steps::{NAMES_PER_STEP, NameWork};
 use crate::commands::args::Args;
 use crate::commands::docs::reply_help;
-use crate::commands::session_ctx::SessionCtx;
+use crate::commands::session_ctx::{SessionAction, SessionCtx};
 use crate::commands::spec::CommandResult;
 use crate::pubsub::Kind;
 use crate::resp::error::CommandError;
@@ -27,13 +28,17 @@ pub(super) fn shardchannels(
 }
 
 fn names(
-    ctx: &SessionCtx<'_>,
+    ctx: &mut SessionCtx<'_>,
     args: &Args<'_>,
     reply: &mut Reply<'_>,
     kind: Kind,
 ) -> CommandResult {
     if args.len() > 3 {
         return Err(CommandError::subcommand_syntax(args.at(1), "PUBSUB"));
+    }
+    if ctx.may_defer && ctx.node.pubsub.name_count(kind) > NAMES_PER_STEP {
+        ctx.action = Some(SessionAction::Names(NameWork::list(kind, args.get(2))));
+        return Ok(());
     }
     let found = ctx.node.pubsub.names(kind, args.get(2));
     reply.array(found.len());

@@ -1,7 +1,8 @@
 //! SUBSCRIBE and its kin. Each name is confirmed by a message of its own.
 
+use super::steps::{NAMES_PER_STEP, NameWork};
 use crate::commands::args::Args;
-use crate::commands::session_ctx::SessionCtx;
+use crate::commands::session_ctx::{SessionAction, SessionCtx};
 use crate::commands::spec::CommandResult;
 use crate::pubsub::outbox::Item;
 use crate::pubsub::{Kind, Name};
@@ -73,7 +74,35 @@ pub(super) fn sunsubscribe(
 }
 
 fn add(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>, kind: Kind) {
-    for name in args.iter_from(1) {
+    if !takes_steps(ctx, args, kind, true) {
+        add_names(ctx, args.iter_from(1), reply, kind);
+        ctx.pushed = Some(reply.out().mark());
+    }
+}
+
+/// Whether a call names so much that it works in steps.
+fn takes_steps(ctx: &mut SessionCtx<'_>, args: &Args<'_>, kind: Kind, subscribes: bool) -> bool {
+    let takes = ctx.may_defer && args.len() > NAMES_PER_STEP;
+    if takes {
+        if subscribes {
+            // Growing by and by would move all of them at once, many times.
+            let subs = ctx.client.subs.get_or_insert_default();
+            subs.of_mut(kind).reserve(args.len() - 1);
+        }
+        let work = NameWork::Words { kind, subscribes, words: args.to_owned(), next: 1 };
+        ctx.action = Some(SessionAction::Names(work));
+    }
+    takes
+}
+
+/// Subscribes to names. What it writes is messages, not replies.
+pub(super) fn add_names<'a>(
+    ctx: &mut SessionCtx<'_>,
+    names: impl Iterator<Item = &'a [u8]>,
+    reply: &mut Reply<'_>,
+    kind: Kind,
+) {
+    for name in names {
         let subs = ctx.client.subs.get_or_insert_default();
         if !subs.of(kind).contains(name) {
             let (name, at) = ctx.node.pubsub.subscribe(kind, ctx.client.core, name);
@@ -82,30 +111,60 @@ fn add(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>, kind: K
         }
         confirm(reply, kind.subscribed(), Some(name), subs.shown_count(kind));
     }
-    // Confirmations are messages, not replies.
-    ctx.pushed = Some(reply.out().mark());
 }
 
 fn remove(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>, kind: Kind) {
     if args.len() > 1 {
-        for name in args.iter_from(1) {
-            end(ctx, kind, name);
-            confirm(reply, kind.unsubscribed(), Some(name), shown_count(ctx, kind));
+        if takes_steps(ctx, args, kind, false) {
+            return;
         }
+        remove_names(ctx, args.iter_from(1), reply, kind);
+    } else if name_count(ctx, kind) == 0 {
+        confirm(reply, kind.unsubscribed(), None, shown_count(ctx, kind));
+    } else if ctx.may_defer && name_count(ctx, kind) > NAMES_PER_STEP {
+        ctx.action = Some(SessionAction::Names(NameWork::All(kind)));
+        return;
     } else {
-        let names = names(ctx, kind);
-        for name in &names {
-            end(ctx, kind, name);
-            confirm(reply, kind.unsubscribed(), Some(name), shown_count(ctx, kind));
-        }
-        if names.is_empty() {
-            confirm(reply, kind.unsubscribed(), None, shown_count(ctx, kind));
-        }
+        remove_some(ctx, reply, kind, usize::MAX);
     }
+    ctx.pushed = Some(reply.out().mark());
+}
+
+/// Unsubscribes from names.
+pub(super) fn remove_names<'a>(
+    ctx: &mut SessionCtx<'_>,
+    names: impl Iterator<Item = &'a [u8]>,
+    reply: &mut Reply<'_>,
+    kind: Kind,
+) {
+    for name in names {
+        end(ctx, kind, name);
+        confirm(reply, kind.unsubscribed(), Some(name), shown_count(ctx, kind));
+    }
+    forget_empty(ctx);
+}
+
+/// Unsubscribes from some of all names of a kind; whether none is left.
+pub(super) fn remove_some(
+    ctx: &mut SessionCtx<'_>,
+    reply: &mut Reply<'_>,
+    kind: Kind,
+    count_max: usize,
+) -> bool {
+    let all = ctx.client.subs.iter().flat_map(|subs| subs.of(kind));
+    let names: Vec<Name> = all.take(count_max).cloned().collect();
+    remove_names(ctx, names.iter().map(|name| &**name), reply, kind);
+    name_count(ctx, kind) == 0
+}
+
+fn forget_empty(ctx: &mut SessionCtx<'_>) {
     if ctx.client.subs.as_ref().is_some_and(|subs| subs.is_empty()) {
         ctx.client.subs = None;
     }
-    ctx.pushed = Some(reply.out().mark());
+}
+
+fn name_count(ctx: &SessionCtx<'_>, kind: Kind) -> usize {
+    ctx.client.subs.as_ref().map_or(0, |subs| subs.of(kind).len())
 }
 
 /// Ends one subscription, if the client has it.

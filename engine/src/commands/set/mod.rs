@@ -10,10 +10,6 @@ mod reply;
 
 use crate::commands::spec::*;
 
-/// How often a long command begins because what it read has changed meanwhile. After that it runs to
-/// its end at once: somebody who never stops writing must not keep it from ever ending.
-const TRIES_MAX: u32 = 8;
-
 /// The family's commands.
 pub const SPECS: &[CommandSpec] = &[
     CommandSpec {

@@ -8,8 +8,7 @@ use std::cmp::Reverse;
 
 use crate::commands::args::Args;
 use crate::commands::ctx::{Ctx, Event};
-use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
-use crate::commands::set::TRIES_MAX;
+use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp, Tries};
 use crate::commands::set::reply::{self, Gathered};
 use crate::commands::spec::CommandResult;
 use crate::resp::error::CommandError;
@@ -128,7 +127,7 @@ fn run(
         combine,
         keys: keys.into_iter().map(Box::from).collect(),
         target: target.map(Box::from),
-        tries: 1,
+        tries: Tries::default(),
     };
     ctx.run_long(Box::new(op), element_count, reply)
 }
@@ -397,7 +396,7 @@ struct Op {
     keys: Vec<Box<[u8]>>,
     target: Option<Box<[u8]>>,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 impl Op {
@@ -425,7 +424,7 @@ impl Op {
                 ctx.free_later(KeyRef::new(key).slot, source.into_trash());
             }
         }
-        Ok(Self { combine, tries: self.tries + 1, ..self })
+        Ok(Self { combine, ..self })
     }
 }
 
@@ -443,7 +442,7 @@ impl LongOp for Op {
         // A reply tells how things were when the call came; what is stored must be how they are.
         if this.target.is_some() && !this.is_current(ctx)? {
             this = this.anew(ctx)?;
-            if this.tries <= TRIES_MAX {
+            if this.tries.again(ctx, this.keys.iter().map(|key| &**key)) {
                 return Ok(Finish::Again(Box::new(this)));
             }
             while !this.combine.step() {}

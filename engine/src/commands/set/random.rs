@@ -4,9 +4,8 @@ use crate::commands::args::Args;
 use crate::commands::chance::{Random, Shuffle};
 use crate::commands::ctx::{Ctx, Event};
 use crate::commands::long::{
-    Finish, LONG_ELEMENTS_MIN, LongOp, STREAM_CHUNK_BYTES, STREAM_ELEMENTS_MIN,
+    Finish, LONG_ELEMENTS_MIN, LongOp, STREAM_CHUNK_BYTES, STREAM_ELEMENTS_MIN, Tries,
 };
-use crate::commands::set::TRIES_MAX;
 use crate::commands::set::reply::{self, Gathered};
 use crate::commands::spec::CommandResult;
 use crate::resp::error::CommandError;
@@ -116,7 +115,10 @@ fn pop_now(
 /// Says what has been popped, to the client and to all others.
 fn finish_pop(ctx: &mut Ctx<'_>, key: KeyRef<'_>, popped: Gathered, reply: &mut Reply<'_>) {
     ctx.changed(key, Event::Set("spop"));
-    if ctx.is_journalled(key.slot) {
+    if popped.count() >= STATE_MEMBERS_MIN {
+        // To name them all would take its time: what is left is a snapshot.
+        ctx.effect_state(ctx.db, key);
+    } else if ctx.is_journalled(key.slot) {
         let mut members = popped.iter().map(Item::text).peekable();
         while members.peek().is_some() {
             let some: Vec<Text<'_>> = members.by_ref().take(MEMBERS_PER_EFFECT).collect();
@@ -152,7 +154,7 @@ struct Pop {
     limits: Limits,
     random: Random,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 /// Members that are popped in a step, each at the cost of a lookup and a removal.
@@ -161,12 +163,23 @@ const POPS_PER_STEP: usize = 64;
 impl Pop {
     fn new(key: &[u8], set: Set, count: usize, limits: Limits, random: Random) -> Self {
         let (before, popped) = (set.clone(), Gathered::default());
-        Self { key: key.into(), before, after: set, count, popped, limits, random, tries: 1 }
+        Self {
+            key: key.into(),
+            before,
+            after: set,
+            count,
+            popped,
+            limits,
+            random,
+            tries: Tries::default(),
+        }
     }
 }
 
 /// Most members that one effect of SPOP names.
 const MEMBERS_PER_EFFECT: usize = 1000;
+/// From so many members on, what is left is recorded instead of what was taken out.
+const STATE_MEMBERS_MIN: usize = 5 * MEMBERS_PER_EFFECT;
 
 impl LongOp for Pop {
     fn step(&mut self) -> bool {
@@ -220,12 +233,13 @@ fn again(
         pop_all(ctx, key);
         return Ok(Finish::Done);
     }
-    if old.tries >= TRIES_MAX {
+    let mut tries = old.tries;
+    if !tries.again(ctx, [key.bytes].into_iter()) {
         pop_now(ctx, key, old.count, reply)?;
         return Ok(Finish::Done);
     }
     let fresh = Pop::new(key.bytes, now, old.count, old.limits, old.random);
-    Ok(Finish::Again(Box::new(Pop { tries: old.tries + 1, ..fresh })))
+    Ok(Finish::Again(Box::new(Pop { tries, ..fresh })))
 }
 
 pub(super) fn srandmember(

@@ -6,7 +6,7 @@
 
 use crate::commands::args::{ArgCursor, Args, is_token};
 use crate::commands::ctx::{Ctx, Event};
-use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
+use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp, Tries};
 use crate::commands::spec::CommandResult;
 use crate::commands::zset::reply::{Parts, all_of};
 use crate::resp::error::CommandError;
@@ -18,10 +18,6 @@ use crate::types::pack::Item;
 use crate::types::set::Set;
 use crate::types::zset::Zset;
 use crate::types::{Collection, Limits, Trash};
-
-/// How often a command begins anew because its sources have changed. After that it runs to its end
-/// at once: somebody who never stops writing must not keep it from ever ending.
-pub(super) const TRIES_MAX: u32 = 8;
 
 /// How sets are combined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,7 +199,7 @@ fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, mut call: Call, reply: &mut Reply<'_>
         combine,
         keys: keys.into_iter().map(Box::from).collect(),
         target: target.map(Box::from),
-        tries: 1,
+        tries: Tries::default(),
     };
     if op.target.is_some() {
         ctx.run_long(Box::new(op), element_count, reply)
@@ -510,7 +506,7 @@ struct Op {
     keys: Vec<Box<[u8]>>,
     target: Option<Box<[u8]>>,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 impl Op {
@@ -539,7 +535,7 @@ impl Op {
             ctx.free_later(KeyRef::new(target).slot, result.into_trash());
         }
         let combine = Combine::new(call, sources, limits);
-        Ok(Self { combine, keys: self.keys, target: self.target, tries: self.tries + 1 })
+        Ok(Self { combine, keys: self.keys, target: self.target, tries: self.tries })
     }
 }
 
@@ -557,7 +553,7 @@ impl LongOp for Op {
         // A reply tells how things were when the call came; what is stored must be how they are.
         if this.target.is_some() && !this.is_current(ctx)? {
             this = this.anew(ctx)?;
-            if this.tries <= TRIES_MAX {
+            if this.tries.again(ctx, this.keys.iter().map(|key| &**key)) {
                 return Ok(Finish::Again(Box::new(this)));
             }
             while !this.combine.step() {}

@@ -2,10 +2,10 @@
 
 use crate::commands::args::Args;
 use crate::commands::ctx::Ctx;
-use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
+use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp, Tries};
 use crate::commands::spec::CommandResult;
 use crate::commands::zset::bounds::{By, Range, Window};
-use crate::commands::zset::combine::{TRIES_MAX, store};
+use crate::commands::zset::combine::store;
 use crate::commands::zset::reply::{Parts, Slice};
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
@@ -163,7 +163,8 @@ pub(super) fn zrangestore(
         store(ctx, target, copy.result, "zrangestore");
         return Ok(());
     }
-    let op = Op { copy, wish, source: source.into(), target: target.into(), tries: 1 };
+    let op =
+        Op { copy, wish, source: source.into(), target: target.into(), tries: Tries::default() };
     ctx.run_long(Box::new(op), element_count, reply)
 }
 
@@ -224,7 +225,7 @@ struct Op {
     source: Box<[u8]>,
     target: Box<[u8]>,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 impl LongOp for Op {
@@ -248,8 +249,7 @@ impl LongOp for Op {
             let copy = Copy::new(ctx, &this.source, &this.wish)?;
             let old = std::mem::replace(&mut this.copy, copy);
             ctx.free_later(source.slot, old.result.into_trash());
-            this.tries += 1;
-            if this.tries <= TRIES_MAX {
+            if this.tries.again(ctx, [&*this.source].into_iter()) {
                 return Ok(Finish::Again(Box::new(this)));
             }
             while !this.copy.step() {}

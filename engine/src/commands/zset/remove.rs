@@ -5,10 +5,9 @@
 
 use crate::commands::args::{Args, is_token};
 use crate::commands::ctx::{Ctx, Event};
-use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
+use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp, Tries};
 use crate::commands::spec::CommandResult;
 use crate::commands::zset::bounds::{By, Range};
-use crate::commands::zset::combine::TRIES_MAX;
 use crate::commands::zset::reply::{Parts, Slice};
 use crate::resp::error::CommandError;
 use crate::resp::number::parse_i64;
@@ -98,7 +97,7 @@ impl Removal {
         if let (true, ZsetView::Tree(_)) = (is_long, zset) {
             let source = zset.to_zset();
             if ctx.may_block() {
-                let op = Op::new(self, key, source, slice, 1);
+                let op = Op::new(self, key, source, slice, Tries::default());
                 return ctx.run_long(Box::new(op), len, reply);
             }
         }
@@ -147,14 +146,14 @@ struct Op {
     done: usize,
     trash: Vec<Trash>,
     /// How often it has begun.
-    tries: u32,
+    tries: Tries,
 }
 
 /// Members that one step removes.
 const MEMBERS_PER_STEP: usize = 150;
 
 impl Op {
-    fn new(removal: Removal, key: KeyRef<'_>, source: Zset, slice: Slice, tries: u32) -> Self {
+    fn new(removal: Removal, key: KeyRef<'_>, source: Zset, slice: Slice, tries: Tries) -> Self {
         let (key, work) = (key.bytes.into(), source.clone());
         Self { removal, key, source, slice, work, done: 0, trash: Vec::new(), tries }
     }
@@ -179,6 +178,7 @@ impl LongOp for Op {
     ) -> Result<Finish, CommandError> {
         let this = *self;
         let (key, len) = (KeyRef::new(&this.key), this.len());
+        let mut tries = this.tries;
         for trash in this.trash {
             ctx.free_later(key.slot, trash);
         }
@@ -199,10 +199,10 @@ impl LongOp for Op {
             ctx.free_later(key.slot, gone.into_trash());
         }
         match again {
-            Some(source @ Zset::Tree(_)) if this.tries < TRIES_MAX => {
+            Some(source @ Zset::Tree(_)) if tries.again(ctx, [key.bytes].into_iter()) => {
                 let slice = this.removal.pick.slice(source.view());
                 if slice.to - slice.from >= LONG_ELEMENTS_MIN {
-                    let op = Self::new(this.removal, key, source, slice, this.tries + 1);
+                    let op = Self::new(this.removal, key, source, slice, tries);
                     return Ok(Finish::Again(Box::new(op)));
                 }
                 this.removal.at_once(ctx, key, reply)?;

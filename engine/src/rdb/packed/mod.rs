@@ -9,6 +9,7 @@ pub(super) mod ziplist;
 pub(super) mod zipmap;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::rdb::Error;
 
@@ -53,6 +54,26 @@ impl<'a> Blob<'a> {
             Layout::Intset => Walk::Intset(intset::Walk::open(&bytes)?),
         };
         Ok(Self { bytes, walk })
+    }
+
+    /// Lets go of the payload that it is part of; says which part, if it is not apart.
+    pub(super) fn pause(self, payload: &[u8]) -> (Blob<'static>, Option<Range<usize>>) {
+        let (bytes, part) = match self.bytes {
+            Cow::Owned(bytes) => (Cow::Owned(bytes), None),
+            Cow::Borrowed(part) => {
+                let from = part.as_ptr().addr() - payload.as_ptr().addr();
+                (Cow::default(), Some(from..from + part.len()))
+            }
+        };
+        (Blob { bytes, walk: self.walk }, part)
+    }
+
+    /// Undoes [`pause`](Self::pause).
+    pub(super) fn resume(self, payload: &'a [u8], part: Option<Range<usize>>) -> Self {
+        match part {
+            Some(part) => Self { bytes: Cow::Borrowed(&payload[part]), ..self },
+            None => self,
+        }
     }
 
     /// Whether there is another entry; checks at the end that it is the end.

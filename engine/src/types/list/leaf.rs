@@ -47,6 +47,19 @@ pub fn framed_len(item: Item<'_>) -> usize {
     len + back_len(len)
 }
 
+/// Appends an element of `framed` bytes.
+#[inline]
+fn append_framed(item: Item<'_>, framed: usize, out: &mut Vec<u8>) {
+    if framed <= 0x80 {
+        item.encode(out);
+        // Its length, in the one byte that is left.
+        return out.push((framed - 1) as u8);
+    }
+    let at = out.len();
+    out.resize(at + framed, 0);
+    frame_to(item, framed, &mut out[at..]);
+}
+
 /// Writes an element of `framed` bytes to the front of `out`.
 #[inline]
 fn frame_to(item: Item<'_>, framed: usize, out: &mut [u8]) {
@@ -298,24 +311,22 @@ impl ListLeaf {
     #[inline]
     pub fn push(&mut self, end: End, item: Item<'_>) {
         let framed = framed_len(item);
-        let at = match end {
+        match end {
             End::Front => {
                 if (self.begin as usize) < framed {
                     self.make_room_in_front(framed);
                 }
+                let end = self.begin as usize;
                 self.begin -= framed as u32;
                 self.grown = Grown::Front;
-                self.begin as usize
+                frame_to(item, framed, &mut self.data[end - framed..end]);
             }
             End::Back => {
                 self.make_room_behind(framed);
-                let at = self.data.len();
-                self.data.resize(at + framed, 0);
                 self.grown = Grown::Back;
-                at
+                append_framed(item, framed, &mut self.data);
             }
-        };
-        frame_to(item, framed, &mut self.data[at..at + framed]);
+        }
         self.count += 1;
     }
 
@@ -371,6 +382,9 @@ impl ListLeaf {
         }
         let begin = self.begin as usize;
         let (from, to, old_len) = (begin + from, begin + to, self.data.len());
+        if from == old_len {
+            return append_framed(item, framed, &mut self.data);
+        }
         let len = old_len + framed - (to - from);
         self.data.resize(len.max(old_len), 0);
         self.data.copy_within(to..old_len, from + framed);

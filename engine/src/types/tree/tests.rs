@@ -220,3 +220,28 @@ fn remove_range_at_either_end_keeps_the_rest() {
         check(&tree, &model);
     }
 }
+
+#[test]
+fn tree_that_grows_at_an_end_leaves_full_inner_nodes() {
+    for back in [true, false] {
+        let mut tree = Tree::new(Run::default());
+        for n in 0..100_000_u64 {
+            let n = if back { n } else { u64::MAX / 2 - n };
+            tree.edit_for(
+                |&sep| sep <= n,
+                |leaf| {
+                    let index = leaf.0.partition_point(|&m| m < n);
+                    leaf.0.insert(index, n);
+                },
+            );
+        }
+        // Each edge but the growing one is full.
+        let (mut node, mut widths) = (&tree.root, Vec::new());
+        while let Node::Inner(inner) = &**node {
+            widths.push(inner.len());
+            let inside = if back { 0 } else { inner.len() - 1 };
+            node = &inner.children[inside].node;
+        }
+        assert!(widths.len() > 2 && widths[1..].iter().all(|&n| n == CHILDREN_MAX), "{widths:?}");
+    }
+}

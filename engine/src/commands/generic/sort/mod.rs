@@ -3,7 +3,9 @@
 //! One machine for short and long collections: it reads a snapshot, weighs the elements, sorts them
 //! and gathers the results, a portion at a time. Without patterns it needs no key while it works.
 //! Keys that patterns name are read in portions, each under the doors: of a short collection all at
-//! one time, of a long one as they come.
+//! one time, of a long one as they come. So SORT with BY or GET over
+//! [`LONG_ELEMENTS_MIN`] elements or more may see some of these keys before and others after a change
+//! that somebody makes meanwhile; in a transaction it sees all at one time, in one turn.
 
 mod order;
 mod pattern;
