@@ -199,8 +199,16 @@ fn batches(setting: &Setting) -> Vec<MailBatch> {
             let protocol = Protocol::Resp2;
             // As in a process whose slots never moved.
             let version = 0;
-            let request =
-                Request { command, hint, version, db: DB, protocol, words: (0, 0), chunk: 0 };
+            let request = Request {
+                command,
+                hint,
+                version,
+                db: DB,
+                protocol,
+                words: (0, 0),
+                chunk: 0,
+                import_at: None,
+            };
             batch.push(&request, &call.args(), origin);
         }
         batches.push(batch);

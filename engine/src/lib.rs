@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod journal;
 pub mod metrics;
+pub mod migrate;
 pub mod net;
 pub mod node;
 pub mod observe;

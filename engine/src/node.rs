@@ -13,13 +13,16 @@ use crate::metrics::errors::ErrorCounts;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::rates::Rates;
 use crate::metrics::{Cell, Gauge};
+use crate::migrate::cluster::Cluster;
+use crate::migrate::dialect::registry::Registry as DialectRegistry;
 use crate::net::client::ClientState;
 use crate::observe::latency::{Delays, Event};
 use crate::observe::slowlog::{Slow, SlowLog};
 use crate::pubsub::registry::Registry;
 use crate::resp::error::CommandError;
-use crate::slots::owner::SlotOwners;
-use crate::units::{CoreId, Ms};
+use crate::slots::owner::{Access, SlotOwners};
+use crate::slots::state::SlotState;
+use crate::units::{CoreId, Ms, SlotId};
 
 /// The version of Redis whose behaviour this server has, as clients are told.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -217,6 +220,10 @@ pub struct Node {
     pub rates: Rates,
     /// Subscribers of all cores.
     pub pubsub: Registry,
+    /// Moves of keys by the original's commands.
+    pub dialect: DialectRegistry,
+    /// The cluster that this server is in.
+    pub cluster: Cluster,
     /// Slow calls.
     pub slowlog: SlowLog,
     /// Delays.
@@ -248,8 +255,42 @@ impl Node {
             used_peak_bytes: AtomicU64::new(0),
             rates: Rates::default(),
             pubsub: Registry::new(core_count),
+            dialect: DialectRegistry::new(core_count),
+            cluster: Cluster::default(),
             slowlog: SlowLog::new(core_count),
             delays: Delays::default(),
+        }
+    }
+
+    /// Lets requests in to the slots that the cluster's books say are served, and to no others. Once,
+    /// before there are requests.
+    pub fn open_slots(&self) {
+        let cluster = self.cluster.lock();
+        for slot in SlotId::all() {
+            let state = cluster.slot(slot).state;
+            if state != SlotState::Owned {
+                let access = if state.is_visible() { Access::Open } else { Access::Refused };
+                self.owners.set_access(slot, access, state.is_moving());
+            }
+        }
+        // Moves that were under way go on.
+        self.cluster.announce();
+    }
+
+    /// Why calls on a slot are refused now.
+    #[cold]
+    pub fn refusal(&self, slot: SlotId) -> CommandError {
+        let cluster = self.cluster.lock();
+        let entry = cluster.slot(slot);
+        match (entry.state, &entry.peer) {
+            (SlotState::Handed | SlotState::Away, Some(peer)) => CommandError::moved(slot, peer),
+            (SlotState::Handed | SlotState::Away, None) => CommandError::not_served(slot),
+            (SlotState::Importing | SlotState::Ready, _) => CommandError::being_imported(slot),
+            (SlotState::InDoubt, _) => CommandError::in_doubt(slot),
+            // It has changed in this very moment.
+            (SlotState::Owned | SlotState::Leaving | SlotState::Frozen, _) => {
+                CommandError::changing_hands(slot)
+            }
         }
     }
 

@@ -122,6 +122,12 @@ impl<'a> Args<'a> {
         (from.min(this.len())..this.len()).map(move |i| this.at(i))
     }
 
+    /// The call that begins with word `from`.
+    #[must_use]
+    pub fn behind(&self, from: usize) -> Self {
+        Self { ranges: &self.ranges[from.min(self.ranges.len())..], ..*self }
+    }
+
     /// Word `index` as an integer, or Redis' error.
     pub fn int(&self, index: usize) -> Result<i64, CommandError> {
         number::parse_i64(self.at(index)).ok_or(CommandError::NOT_INTEGER)

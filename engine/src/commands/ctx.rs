@@ -700,7 +700,7 @@ impl<'a> Ctx<'a> {
     /// Whether anybody reads the journal of a key's shard: effects need not be built otherwise.
     #[inline]
     pub fn is_journalled(&mut self, slot: SlotId) -> bool {
-        self.shard(slot).journal.is_read()
+        self.shard(slot).journal.is_slot_read(slot)
     }
 
     /// Emits an effect on one key: the call of a `Rewritten` command.
@@ -738,7 +738,7 @@ impl<'a> Ctx<'a> {
     pub fn effect_state(&mut self, db: DbIndex, key: KeyRef<'_>) {
         self.effect_count += 1;
         let shard = self.shards.of_slot(self.node, key.slot);
-        if !shard.journal.is_read() {
+        if !shard.journal.is_slot_read(key.slot) {
             return;
         }
         let Some(at) = shard.find(db, key) else {

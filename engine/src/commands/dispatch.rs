@@ -3,6 +3,7 @@
 
 use crate::commands::args::{Args, is_token};
 use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
+use crate::commands::generic::sliced_variant;
 use crate::commands::keys::{FoundKey, find_keys, names_keys};
 use crate::commands::long::{Finish, LongOp};
 use crate::commands::spec::{Access, Flags, Handler, Propagate, Route, SliceState, SliceStep};
@@ -14,6 +15,7 @@ use crate::resp::reply::{Protocol, Reply};
 use crate::shard::evict::{EvictParams, Policy};
 use crate::shard::state::KeyRef;
 use crate::slots::hash::slot_of;
+use crate::slots::owner::Access as SlotAccess;
 use crate::units::{DbIndex, ShardId, SlotId};
 
 /// A set of shards.
@@ -58,6 +60,8 @@ pub enum Plan {
     Many(ShardSet),
     /// Slice by slice.
     Sliced,
+    /// Nowhere now: this slot is being handed over, or is served elsewhere.
+    Closed(SlotId, SlotAccess),
 }
 
 /// Finds the command, or the subcommand, that a call means, and checks its arity.
@@ -254,7 +258,11 @@ pub fn plan(
         && !command.spec.may_defer(args)
     {
         let key = KeyRef::new(args.at(1));
-        return Plan::One(node.owners.of(key.slot), Some(hint(key, 1)));
+        let home = node.owners.home(key.slot);
+        if home.is_closed() {
+            return Plan::Closed(key.slot, home.access());
+        }
+        return Plan::One(home.shard(), Some(hint(key, 1)));
     }
     if let Handler::Sliced(_) = command.spec.handler {
         return Plan::Sliced;
@@ -272,7 +280,10 @@ pub fn plan(
             _ => Plan::Many(ShardSet::all(node.cores.len())),
         },
         Route::ByKey | Route::SplitKeys => {
-            let (set, first) = shards_of(command, args, node, found);
+            let Needs { set, first, closed } = shards_of(command, args, node, found);
+            if let Some((slot, access)) = closed {
+                return Plan::Closed(slot, access);
+            }
             match (set.single(), command.spec.handler) {
                 (Some(shard), Handler::Data(_)) if !command.spec.may_defer(args) => {
                     Plan::One(shard, first)
@@ -283,7 +294,95 @@ pub fn plan(
                 _ => Plan::Many(if set.0 == 0 { ShardSet(1 << own.0) } else { set }),
             }
         }
-        Route::Queued => Plan::Many(queued_shards(client, node, own, found)),
+        Route::Queued => match queued_shards(client, node, own, found) {
+            Needs { closed: Some((slot, access)), .. } => Plan::Closed(slot, access),
+            Needs { set, .. } => Plan::Many(set),
+        },
+    }
+}
+
+/// Plans a call as it comes from a session, which may fill a slot that is not served yet.
+///
+/// # Errors
+/// Those of [`plan_import`].
+#[inline]
+pub fn plan_call(
+    command: &Command,
+    args: &Args<'_>,
+    client: &mut ClientState,
+    node: &Node,
+    own: ShardId,
+    found: &mut Vec<FoundKey>,
+) -> Result<Plan, CommandError> {
+    if client.import.is_some() && command.spec.route != Route::Session {
+        return plan_import(command, args, client, node);
+    }
+    let plan = plan(command, args, client, node, own, found);
+    let is_sliced = sliced_variant(command.spec.name, args).is_some();
+    Ok(if is_sliced && !matches!(plan, Plan::Closed(..)) { Plan::Sliced } else { plan })
+}
+
+/// Plans a call of a session that fills a slot which is not served yet.
+///
+/// # Errors
+/// The attempt is over, or the call does more than touch one key of that slot.
+pub fn plan_import(
+    command: &Command,
+    args: &Args<'_>,
+    client: &mut ClientState,
+    node: &Node,
+) -> Result<Plan, CommandError> {
+    let import = client.import.as_mut().ok_or(CommandError::NOT_IMPORTING)?;
+    let is_plain =
+        command.keys == KeyRule::First && matches!(command.spec.handler, Handler::Data(_));
+    if !is_plain {
+        return Err(CommandError::IMPORT_CALL);
+    }
+    let key = KeyRef::new(args.at(1));
+    if key.slot != import.slot {
+        return Err(CommandError::IMPORT_CALL);
+    }
+    let version = node.owners.version();
+    if import.version != version {
+        let cluster = node.cluster.lock();
+        let entry = cluster.slot(import.slot);
+        if entry.move_id != import.move_id || !entry.target.takes(import.attempt) {
+            return Err(CommandError::IMPORT_STALE);
+        }
+        import.version = version;
+    }
+    Ok(Plan::One(node.owners.of(key.slot), Some(hint(key, 1))))
+}
+
+/// The shards that a call needs, its first key, and the slot for whose sake it cannot run now, if
+/// there is one: of several the one that is refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    set: ShardSet,
+    first: Option<KeyHint>,
+    closed: Option<(SlotId, SlotAccess)>,
+}
+
+impl Needs {
+    fn add(&mut self, node: &Node, slot: SlotId) {
+        let home = node.owners.home(slot);
+        self.set.insert(home.shard());
+        if home.is_closed() {
+            self.close(slot, home.access());
+        }
+    }
+
+    fn close(&mut self, slot: SlotId, access: SlotAccess) {
+        if self.closed.is_none_or(|(_, before)| before == SlotAccess::Frozen) {
+            self.closed = Some((slot, access));
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.set.0 |= other.set.0;
+        if let Some((slot, access)) = other.closed {
+            self.close(slot, access);
+        }
     }
 }
 
@@ -294,27 +393,21 @@ fn hint(key: KeyRef<'_>, word: usize) -> KeyHint {
 }
 
 /// The shards that the keys of a call are on, and its first key.
-fn shards_of(
-    command: &Command,
-    args: &Args<'_>,
-    node: &Node,
-    found: &mut Vec<FoundKey>,
-) -> (ShardSet, Option<KeyHint>) {
-    let mut set = ShardSet::default();
+fn shards_of(command: &Command, args: &Args<'_>, node: &Node, found: &mut Vec<FoundKey>) -> Needs {
+    let mut needs = Needs::default();
     found.clear();
     // A count that is no number leaves no keys; the handler will say what is wrong.
     find_keys(command.spec, args, found);
-    let mut first = None;
     for found in found.iter() {
         let bytes = args.at(found.index);
-        let hint = first.get_or_insert_with(|| hint(KeyRef::new(bytes), found.index));
+        let hint = needs.first.get_or_insert_with(|| hint(KeyRef::new(bytes), found.index));
         let slot = if hint.word as usize == found.index { hint.slot } else { slot_of(bytes) };
-        set.insert(node.owners.of(slot));
+        needs.add(node, slot);
     }
     if names_keys(command.spec, args) {
-        set = ShardSet::all(node.cores.len());
+        needs.set = ShardSet::all(node.cores.len());
     }
-    (set, first)
+    needs
 }
 
 /// The shards that EXEC needs: those of every queued call and of every watched key.
@@ -323,23 +416,24 @@ fn queued_shards(
     node: &Node,
     own: ShardId,
     found: &mut Vec<FoundKey>,
-) -> ShardSet {
-    let mut set = ShardSet(1 << own.0);
+) -> Needs {
+    let mut needs = Needs { set: ShardSet(1 << own.0), ..Needs::default() };
     let all = ShardSet::all(node.cores.len());
     let queued = client.multi.as_ref().map_or(&[][..], |multi| &multi.queued);
     for (command, args) in queued {
         match (command.spec.route, command.spec.handler) {
-            (Route::AllSlots, _) | (_, Handler::Sliced(_)) => return all,
+            (Route::AllSlots, _) | (_, Handler::Sliced(_)) => needs.set = all,
             (Route::ByKey | Route::SplitKeys, _) => {
-                set.0 |= shards_of(command, &args.args(), node, found).0.0;
+                needs.join(shards_of(command, &args.args(), node, found));
             }
             _ => {}
         }
     }
     for (_, key) in client.watching.iter().flat_map(|w| &w.keys) {
-        set.insert(node.owners.of(slot_of(key)));
+        // One that is served elsewhere by now has lost the transaction: EXEC will see to it.
+        needs.set.insert(node.owners.of(slot_of(key)));
     }
-    set
+    needs
 }
 
 /// Runs a data handler and writes its reply, or its error. Returns whether it succeeded.

@@ -2,6 +2,7 @@
 
 use crate::commands::args::{Args, is_token};
 use crate::commands::spec::{Begin, CommandSpec, Find, KeySpec};
+use crate::commands::table::table;
 use crate::resp::number::parse_i64;
 
 /// Index of a key among the words, with the rule that found it.
@@ -31,6 +32,9 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
             if let Find::Behind(token) = rule.find {
                 let behind = (2..words).filter(|&i| is_token(args.at(i - 1), token));
                 found.extend(behind.map(|index| FoundKey { index, spec: rule }));
+            }
+            if let Find::Wrapped(at) = rule.find {
+                return find_wrapped(usize::from(at), args, found);
             }
             return true;
         }
@@ -67,7 +71,7 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
             }
             (first, first + (count - 1) * step, step)
         }
-        Find::Behind(_) | Find::Named(_) | Find::Unknown => return true,
+        Find::Behind(_) | Find::Named(_) | Find::Wrapped(_) | Find::Unknown => return true,
     };
     if last >= words {
         return false;
@@ -76,12 +80,32 @@ fn find_by_rule(rule: &'static KeySpec, args: &Args<'_>, found: &mut Vec<FoundKe
     true
 }
 
+/// The keys of the call that begins at word `at`; none if there is no such command.
+fn find_wrapped(at: usize, args: &Args<'_>, found: &mut Vec<FoundKey>) -> bool {
+    let Some(spec) = wrapped_spec(at, args) else { return true };
+    let before = found.len();
+    let is_whole = find_keys(spec, &args.behind(at), found);
+    found[before..].iter_mut().for_each(|key| key.index += at);
+    is_whole
+}
+
+/// What the call at word `at` is a call of. Calls that wrap others are not wrapped themselves.
+fn wrapped_spec(at: usize, args: &Args<'_>) -> Option<&'static CommandSpec> {
+    let command = table().get(args.get(at)?)?;
+    let sub = args.get(at + 1).and_then(|word| command.subcommand(word));
+    let spec = sub.unwrap_or(command).spec;
+    let wraps = spec.keys.iter().any(|rule| matches!(rule.find, Find::Wrapped(_)));
+    (!wraps).then_some(spec)
+}
+
 /// Whether the data of a call names further keys, which may be anywhere.
 pub fn names_keys(spec: &'static CommandSpec, args: &Args<'_>) -> bool {
     spec.keys.iter().any(|rule| match rule.find {
         Find::Named(tokens) => (2..args.len()).any(|i| {
             args.at(i).contains(&b'*') && tokens.iter().any(|token| is_token(args.at(i - 1), token))
         }),
+        Find::Wrapped(at) => wrapped_spec(usize::from(at), args)
+            .is_some_and(|spec| names_keys(spec, &args.behind(usize::from(at)))),
         _ => false,
     })
 }

@@ -8,6 +8,7 @@ pub mod blocking;
 pub mod chance;
 pub mod collect;
 pub mod connection;
+pub mod cordis;
 pub mod ctx;
 pub mod dispatch;
 pub mod docs;

@@ -1,6 +1,8 @@
 //! What a handler that concerns the session may touch: the client's state and the process, no data.
 
 use crate::commands::pubsub::steps::NameWork;
+use crate::migrate::ask::SlotAsk;
+use crate::migrate::dialect::call::DialectCall;
 use crate::net::client::ClientState;
 use crate::node::{CoreStats, Node};
 use crate::pubsub::outbox::Outbox;
@@ -33,6 +35,10 @@ pub enum SessionAction {
     Sleep(u64),
     /// A call over very many names, in steps.
     Names(NameWork),
+    /// Keys move to another server by the original's commands.
+    Dialect(DialectCall),
+    /// Something is done about slots, or the connection changes its core.
+    Slots(SlotAsk),
 }
 
 /// Which clients are meant.

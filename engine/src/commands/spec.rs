@@ -412,6 +412,8 @@ pub enum Find {
     /// No word: data names the keys, by filling in the `*` of a word behind one of these. They may be
     /// anywhere.
     Named(&'static [&'static str]),
+    /// Those of the call that begins at this word.
+    Wrapped(u16),
     /// Nothing that a rule can say.
     Unknown,
 }

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use crate::commands::spec::{Begin, CommandSpec, Find, Handler};
 use crate::commands::{
-    bitmap, connection, docs, generic, hash, hyperloglog, list, pubsub, server, set, slots, string,
-    txn, zset,
+    bitmap, connection, cordis, docs, generic, hash, hyperloglog, list, pubsub, server, set, slots,
+    string, txn, zset,
 };
 
 /// A spec with what the data path derives from it.
@@ -46,6 +46,12 @@ static FAMILIES: &[&[CommandSpec]] = &[
     set::SPECS,
     zset::SPECS,
     slots::SPECS,
+    slots::dump::SPECS,
+    slots::moves::SPECS,
+    slots::receive::SPECS,
+    slots::restore::SPECS,
+    slots::wrapper::SPECS,
+    cordis::SPECS,
     docs::SPECS,
     server::config::SPECS,
     server::debug::SPECS,

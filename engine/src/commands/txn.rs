@@ -212,8 +212,8 @@ fn has_changed(ctx: &mut Ctx<'_>, watching: &Watching) -> bool {
         })
 }
 
-/// Runs one call of a transaction.
-fn run(
+/// Runs one call of a transaction, or one that another call wraps.
+pub(super) fn run(
     ctx: &mut Ctx<'_>,
     client: &mut ClientState,
     command: &'static Command,
@@ -304,7 +304,11 @@ fn concerns_others(action: &SessionAction, client: &ClientState) -> bool {
             !is_own(filter)
         }
         SessionAction::Unblock { id, .. } => *id != client.id,
-        SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => false,
+        SessionAction::Shutdown
+        | SessionAction::Sleep(_)
+        | SessionAction::Names(_)
+        | SessionAction::Dialect(_)
+        | SessionAction::Slots(_) => false,
     }
 }
 

@@ -311,13 +311,13 @@ mod tests {
         let config = Config::default();
         let pairs: [(&[u8], &[u8]); 4] = [
             (b"maxmemory", b"18446744073709551615"),
-            (b"requirepass", b"secret"),
+            (b"requirepass", b"sesame"),
             (b"notify-keyspace-events", b"KEA"),
             (b"slowlog-log-slower-than", b"-1"),
         ];
         config.set_all(&pairs).expect("all of them are fine");
         let text = config.to_toml();
-        assert!(!text.contains("secret"));
+        assert!(!text.contains("sesame"));
         assert!(text.contains("\n# Default 511 connections; set at start.\ntcp-backlog = 511\n"));
         let again = loaded(&text).expect("its own output is a good file");
         assert_eq!(again.requirepass(), None);

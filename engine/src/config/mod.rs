@@ -444,6 +444,22 @@ impl Config {
         (!text.is_empty()).then_some(text)
     }
 
+    /// What CORDIS AUTH asks for; none if anybody may.
+    pub fn cluster_secret(&self) -> Option<Arc<str>> {
+        let text = self.text(const { at("cluster-secret") });
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Bytes per second that a move may send; 0 is without limit.
+    pub fn migrate_rate_bytes(&self) -> u64 {
+        self.number(const { at("migrate-rate") }) as u64
+    }
+
+    /// Slots that a core moves at once.
+    pub fn migrate_parallel(&self) -> usize {
+        self.number(const { at("migrate-parallel") }) as usize
+    }
+
     /// Most clients at once.
     pub fn maxclients(&self) -> usize {
         self.number(MAXCLIENTS) as usize

@@ -211,6 +211,31 @@ pub const SPECS: &[ConfigSpec] = &[
         ..PROCESS
     },
     ConfigSpec {
+        name: "cluster-secret",
+        kind: Kind::Secret,
+        default: "",
+        doc: "What CORDIS AUTH asks for before any other CORDIS command; empty asks for nothing.",
+        ..PROCESS
+    },
+    ConfigSpec {
+        name: "migrate-rate",
+        kind: BYTES,
+        default: "0",
+        unit: "bytes per second",
+        change: Change::AtRunTime,
+        doc: "Most that a move of slots to another server sends; 0 is as fast as it can.",
+        ..PROCESS
+    },
+    ConfigSpec {
+        name: "migrate-parallel",
+        kind: Kind::Int { min: 1, max: 1024 },
+        default: "16",
+        unit: "slots",
+        change: Change::AtRunTime,
+        doc: "Slots that each core moves to another server at the same time.",
+        ..PROCESS
+    },
+    ConfigSpec {
         name: "requirepass",
         kind: Kind::Secret,
         default: "",

@@ -6,6 +6,8 @@
 
 mod state;
 
+use std::collections::{HashMap, VecDeque};
+
 pub use state::State;
 
 use crate::commands::args::OwnedArgs;
@@ -53,6 +55,17 @@ impl LogicalClock {
     }
 }
 
+/// What a reader of one slot has not taken yet.
+#[derive(Debug, Default)]
+pub struct SlotFeed {
+    /// Effects on its keys, in order.
+    pub records: VecDeque<Record>,
+    /// Memory that their words take.
+    pub bytes: usize,
+    /// Something has happened to all of it at once (FLUSHALL, say): what was read before is void.
+    pub is_void: bool,
+}
+
 /// The stream of one shard.
 #[derive(Debug, Default)]
 pub struct Journal {
@@ -60,13 +73,22 @@ pub struct Journal {
     clock: u64,
     /// What readers have not taken yet; none while nobody reads.
     records: Option<Vec<Record>>,
+    /// Slots that somebody reads on their own; empty almost always.
+    slots: HashMap<u16, SlotFeed>,
 }
 
 impl Journal {
-    /// Whether anybody reads. Nothing is recorded otherwise.
+    /// Whether anybody reads anything. Nothing is recorded otherwise.
     #[inline]
     pub fn is_read(&self) -> bool {
+        self.records.is_some() || !self.slots.is_empty()
+    }
+
+    /// Whether anybody reads the effects on a slot.
+    #[inline]
+    pub fn is_slot_read(&self, slot: SlotId) -> bool {
         self.records.is_some()
+            || !self.slots.is_empty() && self.slots.contains_key(&(slot.index() as u16))
     }
 
     /// Begins to record.
@@ -84,6 +106,34 @@ impl Journal {
         self.records.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Begins to record the effects on one slot, for its only reader.
+    pub fn attach_slot(&mut self, slot: SlotId) {
+        self.slots.insert(slot.index() as u16, SlotFeed::default());
+    }
+
+    /// Ends that and drops what was not taken.
+    pub fn detach_slot(&mut self, slot: SlotId) {
+        self.slots.remove(&(slot.index() as u16));
+        if self.slots.is_empty() {
+            self.slots = HashMap::new();
+        }
+    }
+
+    /// What the reader of a slot has not taken yet.
+    pub fn slot_feed(&mut self, slot: SlotId) -> Option<&mut SlotFeed> {
+        self.slots.get_mut(&(slot.index() as u16))
+    }
+
+    /// Says that something has happened to all of a slot, or of every slot, that no effect on a key
+    /// can tell.
+    fn make_void(&mut self, slot: Option<SlotId>) {
+        for (&index, feed) in &mut self.slots {
+            if slot.is_none_or(|slot| slot.index() == usize::from(index)) {
+                *feed = SlotFeed { is_void: true, ..SlotFeed::default() };
+            }
+        }
+    }
+
     /// Records an effect, if anybody reads.
     pub fn emit<'w>(
         &mut self,
@@ -92,10 +142,10 @@ impl Journal {
         db: DbIndex,
         words: impl Iterator<Item = &'w [u8]>,
     ) {
-        if self.is_read() {
+        if self.is_wanted(slot) {
             let mut call = OwnedArgs::default();
             call.extend(words);
-            self.emit_call(clock, slot, db, call);
+            self.record(clock, slot, db, call, None);
         }
     }
 
@@ -107,7 +157,9 @@ impl Journal {
         db: DbIndex,
         call: OwnedArgs,
     ) {
-        self.record(clock, slot, db, call, None);
+        if self.is_wanted(slot) {
+            self.record(clock, slot, db, call, None);
+        }
     }
 
     /// Records what a key holds, whatever was there: its value is a snapshot.
@@ -118,9 +170,17 @@ impl Journal {
         db: DbIndex,
         state: State,
     ) {
-        if self.is_read() {
+        if self.is_slot_read(slot) {
             let call = OwnedArgs::of(&[b"DEL", &state.key]);
             self.record(clock, Some(slot), db, call, Some(Box::new(state)));
+        }
+    }
+
+    /// Whether anybody reads the effects on a slot, or on all of them.
+    fn is_wanted(&self, slot: Option<SlotId>) -> bool {
+        match slot {
+            Some(slot) => self.is_slot_read(slot),
+            None => self.is_read(),
         }
     }
 
@@ -132,9 +192,6 @@ impl Journal {
         call: OwnedArgs,
         state: Option<Box<State>>,
     ) {
-        let Some(records) = &mut self.records else {
-            return;
-        };
         clock.now = clock.now.max(self.clock) + 1;
         self.clock = clock.now;
         let unit = match &mut clock.unit {
@@ -146,6 +203,77 @@ impl Journal {
                 *unit
             }
         };
-        records.push(Record { clock: clock.now, unit, slot, db, call, state });
+        let record = Record { clock: clock.now, unit, slot, db, call, state };
+        let is_whole = slot.is_none() || is_of_whole_slot(&record.call);
+        if !self.slots.is_empty() {
+            if is_whole {
+                self.make_void(slot);
+            } else if let Some(slot) = slot
+                && let Some(feed) = self.slots.get_mut(&(slot.index() as u16))
+                && !feed.is_void
+            {
+                feed.bytes += record.call.heap_bytes();
+                match &mut self.records {
+                    Some(_) => feed.records.push_back(record.clone()),
+                    None => return feed.records.push_back(record),
+                }
+            }
+        }
+        if let Some(records) = &mut self.records {
+            records.push(record);
+        }
+    }
+}
+
+/// Whether an effect concerns a slot as a whole, not a key.
+fn is_of_whole_slot(call: &OwnedArgs) -> bool {
+    call.args().get(0).is_some_and(|name| *name == *b"SLOTSDEL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(n: u64) -> SlotId {
+        SlotId::new(n).expect("there is such a slot")
+    }
+
+    fn emit(journal: &mut Journal, slot: Option<SlotId>, words: &[&[u8]]) {
+        let mut clock = LogicalClock::default();
+        journal.emit(&mut clock, slot, DbIndex(0), words.iter().copied());
+    }
+
+    #[test]
+    fn reader_of_a_slot_sees_its_effects_only_and_others_see_all() {
+        let mut journal = Journal::default();
+        emit(&mut journal, Some(slot(1)), &[b"SET", b"a", b"1"]);
+        journal.attach_slot(slot(1));
+        assert!(journal.is_slot_read(slot(1)) && !journal.is_slot_read(slot(2)));
+        emit(&mut journal, Some(slot(1)), &[b"SET", b"a", b"2"]);
+        emit(&mut journal, Some(slot(2)), &[b"SET", b"b", b"2"]);
+        let count = |journal: &mut Journal| {
+            journal.slot_feed(slot(1)).map(|feed| feed.records.drain(..).count())
+        };
+        assert_eq!(count(&mut journal), Some(1));
+        journal.attach();
+        emit(&mut journal, Some(slot(1)), &[b"DEL", b"a"]);
+        assert_eq!((count(&mut journal), journal.take().len()), (Some(1), 1));
+        journal.detach();
+        journal.detach_slot(slot(1));
+        assert!(!journal.is_read() && journal.slot_feed(slot(1)).is_none());
+    }
+
+    #[test]
+    fn effect_on_everything_voids_what_a_slot_has_recorded() {
+        for (slots, is_void) in [(None, true), (Some(slot(1)), true), (Some(slot(2)), false)] {
+            let mut journal = Journal::default();
+            journal.attach_slot(slot(1));
+            emit(&mut journal, Some(slot(1)), &[b"SET", b"a", b"2"]);
+            let words: [&[u8]; 2] = [b"SLOTSDEL", b"1"];
+            emit(&mut journal, slots, if slots.is_none() { &[b"FLUSHDB"] } else { &words });
+            emit(&mut journal, Some(slot(1)), &[b"SET", b"a", b"3"]);
+            let feed = journal.slot_feed(slot(1)).expect("it is read");
+            assert_eq!((feed.is_void, feed.records.len()), (is_void, if is_void { 0 } else { 2 }));
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::commands::args::OwnedArgs;
 use crate::commands::table::Command;
 use crate::pubsub::Subscriptions;
 use crate::resp::reply::Protocol;
-use crate::units::{CoreId, DbIndex, Ms};
+use crate::units::{CoreId, DbIndex, Ms, SlotId};
 
 /// Which replies a client wants (CLIENT REPLY).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,6 +51,21 @@ impl Watching {
     }
 }
 
+/// A slot that a session fills before it is served: another server's side of a move.
+#[derive(Clone, Copy, Debug)]
+pub struct Import {
+    /// The move.
+    pub move_id: u64,
+    /// The slot.
+    pub slot: SlotId,
+    /// Which attempt.
+    pub attempt: u64,
+    /// The other server's time: what it sends was done then, and no key had ended that was there.
+    pub now: Ms,
+    /// Version of the slot owners at which the attempt was last seen to be the one under way.
+    pub version: u32,
+}
+
 /// One client.
 #[derive(Debug)]
 pub struct ClientState {
@@ -84,6 +99,10 @@ pub struct ClientState {
     pub watching: Option<Box<Watching>>,
     /// What it is subscribed to, if it is to anything. Boxed: few sessions are.
     pub subs: Option<Box<Subscriptions>>,
+    /// The slot that it fills, if it does.
+    pub import: Option<Box<Import>>,
+    /// It knows the secret of the cluster.
+    pub is_trusted: bool,
     /// It waits in a blocking call.
     pub is_blocked: bool,
     /// MONITOR.
@@ -121,6 +140,8 @@ impl ClientState {
             multi: None,
             watching: None,
             subs: None,
+            import: None,
+            is_trusted: false,
             is_blocked: false,
             is_monitor: false,
             created_at: now,

@@ -42,6 +42,8 @@ pub enum Stall {
     Busy,
     /// CLIENT PAUSE, until then.
     Paused(Ms),
+    /// Its next call needs a slot that is being handed over.
+    Frozen,
 }
 
 /// A blocked call of a session.

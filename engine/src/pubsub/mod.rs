@@ -58,6 +58,12 @@ impl Kind {
     }
 }
 
+/// Gives the hash of names its key, in a process that has no data and hence seeds nothing else.
+/// Before any other thread exists.
+pub fn seed_names(seed: u64) {
+    crate::store::keyspace::seed_hash(seed);
+}
+
 /// Hashes names with the keyed hash of the data, so that no client can make them collide.
 #[derive(Default, Debug)]
 pub struct NameHasher(u64);

@@ -20,6 +20,11 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     CRC.checksum(bytes)
 }
 
+/// A checksum of what comes in pieces.
+pub fn digest() -> crc::Digest<'static, u64, Table<16>> {
+    CRC.digest()
+}
+
 /// Adds the footer to a value.
 pub fn seal(payload: &mut Vec<u8>, version: u16) {
     payload.extend_from_slice(&version.to_le_bytes());

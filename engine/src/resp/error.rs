@@ -190,6 +190,28 @@ impl CommandError {
         "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
          negative to start from the end of the list",
     );
+    /// SLOTSRESTORE with a negative time to live.
+    pub const RESTORE_TTL: Self = Self::fixed("ERR invalid ttl value, must be >= 0");
+    /// SLOTSRESTORE of a payload that has changed on its way, or of a newer version.
+    pub const RESTORE_FOOTER: Self = Self::fixed("ERR dump payload version or checksum are wrong");
+    /// SLOTSRESTORE of a payload that is no value.
+    pub const RESTORE_FORMAT: Self = Self::fixed("ERR bad data format");
+    /// A move where another one runs.
+    pub const DB_IS_MIGRATED: Self = Self::fixed("ERR the specified DB is being migrated");
+    /// A write to a key that is on its way.
+    pub const KEY_IS_MIGRATED: Self = Self::fixed("ERR the specified key is being migrated");
+    /// A wrapped command whose key is not here.
+    pub const KEY_NOT_HERE: Self = Self::fixed("ERR the specified key doesn't exist");
+    /// An acknowledgement from somebody who owes none.
+    pub const NO_SUCH_MOVE: Self = Self::fixed("ERR invalid client, permission denied");
+    /// A target that does not take the connection in time.
+    pub const TARGET_CONNECT: Self = Self::fixed("IOERR error or timeout connecting to the client");
+    /// A target that takes nothing in.
+    pub const TARGET_WRITE: Self = Self::fixed("IOERR error or timeout writing to target");
+    /// A target that does not answer.
+    pub const TARGET_READ: Self = Self::fixed("IOERR error or timeout reading from target");
+    /// A move where there is no network.
+    pub const NO_NETWORK: Self = Self::fixed("ERR keys cannot be moved from here");
     /// A number that Codis' commands do not take.
     pub const OUT_OF_RANGE: Self = Self::fixed("ERR value is out of range");
 
@@ -248,6 +270,8 @@ impl CommandError {
     pub const MOVE_SLOT_SLOT: Self = Self::fixed("ERR slot is not a number from 0 to 1023");
     /// DEBUG MOVE-SLOT to a shard that does not exist.
     pub const MOVE_SLOT_SHARD: Self = Self::fixed("ERR shard is not the number of a core");
+    /// DEBUG MOVE-SLOT of a slot that is on its way to another server, or from one.
+    pub const MOVE_SLOT_PINNED: Self = Self::fixed("ERR a move to or from another server is at it");
 
     /// AUTH without a user while no password is set.
     pub const AUTH_WITHOUT_PASSWORD: Self = Self::fixed(
@@ -308,6 +332,46 @@ impl CommandError {
     /// SHUTDOWN SAVE where nothing can be saved.
     pub const SHUTDOWN_FAILED: Self = Self::fixed("ERR Errors trying to SHUTDOWN. Check logs.");
 
+    /// Keys of one call that no one server holds.
+    pub const CROSS_SLOT: Self =
+        Self::fixed("CROSSSLOT Keys in request don't hash to the same slot");
+    /// A call of a session that fills no slot.
+    pub const NOT_IMPORTING: Self = Self::fixed("ERR this connection imports no slot");
+    /// A call of a session that fills a slot, which touches something else.
+    pub const IMPORT_CALL: Self =
+        Self::fixed("ERR an import takes calls on one key of its slot, and nothing else");
+    /// A call of a session whose attempt to fill a slot is over.
+    pub const IMPORT_STALE: Self = Self::fixed("STALEIMPORT this attempt is over");
+    /// An attempt to fill a slot, or to serve it, that is not known and never will be.
+    pub const IMPORT_UNKNOWN: Self = Self::fixed("NOIMPORT this attempt is not known");
+    /// An attempt to fill a slot that is served here.
+    pub const IMPORT_ACTIVE: Self = Self::fixed("ACTIVE this slot is served here");
+    /// What an attempt has brought is not what its source has.
+    pub const IMPORT_MISMATCH: Self =
+        Self::fixed("MISMATCH what has arrived is not what the source has");
+    /// A move that nobody has announced here.
+    pub const MOVE_UNKNOWN: Self = Self::fixed("ERR no such move is expected");
+    /// A move that was called off.
+    pub const MOVE_CANCELLED: Self = Self::fixed("ERR this move was cancelled");
+    /// A move of another number takes one of its slots.
+    pub const MOVE_OVERLAPS: Self =
+        Self::fixed("ERR another move takes one of these slots, or they are not served here");
+    /// A command for members of a cluster.
+    pub const NOT_JOINED: Self = Self::fixed("ERR this server is in no cluster: CORDIS JOIN");
+    /// CORDIS commands of somebody who does not know the secret.
+    pub const CLUSTER_SECRET: Self =
+        Self::fixed("NOAUTH CORDIS AUTH with the cluster-secret first");
+    /// CORDIS AUTH with another secret.
+    pub const CLUSTER_SECRET_WRONG: Self = Self::fixed("WRONGPASS that is not the cluster-secret");
+    /// A text that names no slots.
+    pub const SLOT_RANGES: Self = Self::fixed("ERR slots are written as 0-511,600");
+    /// An address to connect to.
+    pub const PEER_ADDRESS: Self = Self::fixed("ERR an address is written as ip:port");
+    /// A core that does not exist.
+    pub const NO_SUCH_CORE: Self = Self::fixed("ERR there is no such core");
+    /// CORDIS MAP GET before there is a map.
+    pub const NO_MAP: Self = Self::fixed("ERR no map has been set");
+
     /// A text that is known when the program is built.
     pub(crate) const fn fixed(text: &'static str) -> Self {
         Self(Cow::Borrowed(text))
@@ -332,6 +396,46 @@ impl CommandError {
     /// The first word, which says what kind of error it is; `ERR` if there is only one word.
     pub fn prefix(&self) -> &str {
         self.0.split_once(' ').map_or("ERR", |(prefix, _)| prefix)
+    }
+
+    /// A slot that another server serves.
+    pub fn moved(slot: crate::units::SlotId, to: &str) -> Self {
+        Self::owned(format!("MOVED {slot} {to}"))
+    }
+
+    /// A slot that nobody is known to serve.
+    pub fn not_served(slot: crate::units::SlotId) -> Self {
+        Self::owned(format!("CLUSTERDOWN slot {slot} is not served"))
+    }
+
+    /// A slot that is on its way here.
+    pub fn being_imported(slot: crate::units::SlotId) -> Self {
+        Self::owned(format!("TRYAGAIN slot {slot} is being imported"))
+    }
+
+    /// A slot that may have been handed over before a restart.
+    pub fn in_doubt(slot: crate::units::SlotId) -> Self {
+        Self::owned(format!("TRYAGAIN slot {slot} is in doubt after a restart"))
+    }
+
+    /// A slot whose state has changed in this very moment.
+    pub fn changing_hands(slot: crate::units::SlotId) -> Self {
+        Self::owned(format!("TRYAGAIN slot {slot} is changing hands"))
+    }
+
+    /// A map that is older than the one there is.
+    pub fn stale_map(epoch: u64) -> Self {
+        Self::owned(format!("STALE map epoch is {epoch}"))
+    }
+
+    /// A map that cannot be used.
+    pub fn bad_map(why: &str) -> Self {
+        Self::owned(format!("ERR {why}"))
+    }
+
+    /// JOIN of a server that is in another cluster.
+    pub fn other_product(product: &str) -> Self {
+        Self::owned(format!("ERR this server belongs to product '{product}'"))
     }
 
     /// Wrong number of words. `name` as in the spec, `container|sub` for subcommands.
@@ -372,6 +476,46 @@ impl CommandError {
     /// A number that is no slot.
     pub fn invalid_slot(n: i32) -> Self {
         Self::owned(format!("ERR invalid slot number = {n}"))
+    }
+
+    /// A negative timeout of a synchronous move.
+    pub fn invalid_timeout(n: i32) -> Self {
+        Self::owned(format!("ERR invalid timeout = {n}"))
+    }
+
+    /// A parameter of an asynchronous move that is none.
+    pub fn invalid_value_of(name: &str, word: &[u8]) -> Self {
+        Self::owned(format!("ERR invalid value of {name} ({})", quoted(word)))
+    }
+
+    /// A connection of an asynchronous move that cannot be made.
+    pub fn no_client(host: &str, port: u16) -> Self {
+        Self::owned(format!("ERR create client to {host}:{port} failed"))
+    }
+
+    /// A target that cannot be reached.
+    pub fn no_target(why: &str) -> Self {
+        Self::owned(format!("ERR Can't connect to target node: {why}"))
+    }
+
+    /// A target that refuses a synchronous move.
+    pub fn target_refuses(part: &str) -> Self {
+        Self::owned(format!("ERR error on slotsrestore, {part}"))
+    }
+
+    /// A batch that has ended early.
+    pub fn interrupted(why: &str) -> Self {
+        Self::owned(format!("ERR interrupted: {why}"))
+    }
+
+    /// A command to wrap that there is not, or that cannot be wrapped.
+    pub fn cannot_wrap(name: &[u8]) -> Self {
+        Self::owned(format!("ERR invalid command specified ({})", quoted(name)))
+    }
+
+    /// A command to wrap with too few or too many words.
+    pub fn wrong_arity_wrapped(name: &[u8]) -> Self {
+        Self::owned(format!("ERR wrong number of arguments for command ({})", quoted(name)))
     }
 
     /// A negative number of slots.

@@ -234,7 +234,10 @@ impl Core {
             let shard = self.held[busiest].as_ref().expect("all doors are held");
             // The hottest slot that narrows the gap: at most half of it moves over.
             let slot = SlotId::all()
-                .filter(|&s| self.node.owners.of(s).index() == busiest)
+                .filter(|&s| {
+                    let home = self.node.owners.home(s);
+                    home.shard().index() == busiest && !home.is_pinned()
+                })
                 .map(|s| (u64::from(shard.slot_load[s.index()]), s))
                 .filter(|(load, _)| *load > 0 && *load <= gap / 2)
                 .max();

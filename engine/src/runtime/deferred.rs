@@ -210,6 +210,7 @@ impl Core {
             db: call.db,
             protocol: call.protocol,
             version,
+            import_at: None,
             stalls: true,
             work: Work::Retry(call),
         });

@@ -13,7 +13,7 @@ use crate::commands::keys::find_keys;
 use crate::commands::long::LongOp;
 use crate::commands::session_ctx::SessionAction;
 use crate::commands::spec::{Handler, SliceState, SliceStep};
-use crate::commands::table::Command;
+use crate::commands::table::{Command, KeyRule};
 use crate::net::session::Stall;
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
@@ -23,6 +23,7 @@ use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::batch::Target;
 use crate::shard::waiters::BlockedCall;
 use crate::slots::hash::slot_of;
+use crate::slots::owner::Access;
 use crate::units::{CoreId, DbIndex, Ms};
 
 /// Exclusive calls of one turn end after this; the rest runs in the next.
@@ -49,6 +50,8 @@ pub struct Exclusive {
     pub protocol: Protocol,
     /// Version of the slot owners that the session's earlier requests were planned by.
     pub version: u32,
+    /// It fills a slot that is not served yet: the time at which its session says it happened.
+    pub import_at: Option<Ms>,
     /// Its session waits for it. Not so for a request that runs again.
     pub stalls: bool,
     /// How far it is.
@@ -89,6 +92,16 @@ pub struct Ask {
     waiting: usize,
     lines: Vec<String>,
     count: usize,
+}
+
+/// Where an exclusive call can run.
+enum Planned {
+    /// Behind these doors.
+    Set(ShardSet),
+    /// Nowhere until a slot has been handed over, or not.
+    Waits,
+    /// Nowhere.
+    Refused(CommandError),
 }
 
 impl Sliced {
@@ -170,6 +183,7 @@ impl Core {
             db: session.client.db,
             protocol: session.client.protocol,
             version: session.version,
+            import_at: None,
             stalls: true,
             work: Work::Start,
         }
@@ -265,17 +279,29 @@ impl Core {
                 deferred.push_back(call);
                 continue;
             }
-            let set = self.plan_exclusive(&call);
+            let set = match self.plan_exclusive(&call) {
+                Planned::Set(set) => set,
+                Planned::Waits => {
+                    self.hold_call(call);
+                    continue;
+                }
+                Planned::Refused(error) => {
+                    self.refuse_exclusive(call, &error);
+                    continue;
+                }
+            };
             if !self.acquire(set) {
                 self.put_back(call);
                 waits = true;
                 break;
             }
             // With the doors held, the owners of the slots cannot change any more.
-            let again = self.plan_exclusive(&call);
-            if again.0 & !set.0 != 0 {
-                self.put_back(call);
-                continue;
+            match self.plan_exclusive(&call) {
+                Planned::Set(again) if again.0 & !set.0 == 0 => {}
+                _ => {
+                    self.put_back(call);
+                    continue;
+                }
             }
             // What was mailed to a shard that is none of them any more may not have run.
             if self.is_overtaking(&call) {
@@ -315,7 +341,7 @@ impl Core {
             && self.session_mut(call.token).is_some_and(|session| !session.is_next(call.target))
     }
 
-    fn put_back(&mut self, call: Exclusive) {
+    pub(super) fn put_back(&mut self, call: Exclusive) {
         if call.stalls {
             self.exclusive.push_front(call);
         } else {
@@ -323,18 +349,52 @@ impl Core {
         }
     }
 
-    fn plan_exclusive(&mut self, call: &Exclusive) -> ShardSet {
+    fn plan_exclusive(&mut self, call: &Exclusive) -> Planned {
         // As it was planned when it came, unless slots have moved since.
         if matches!(call.work, Work::Start) && call.version == self.node.owners.version() {
-            return call.set;
+            return Planned::Set(call.set);
         }
         let own = self.own();
-        let client = &self.sessions[call.token.index as usize].client;
+        let client = &mut self.sessions[call.token.index as usize].client;
         let found = &mut self.round.found;
-        match dispatch::plan(call.command, &call.words.args(), client, self.node, own, found) {
-            Plan::Many(set) => set,
-            Plan::One(shard, _) => ShardSet(1 << shard.0),
-            Plan::Session | Plan::Sliced => call.set,
+        let args = call.words.args();
+        let plan = if call.import_at.is_some() {
+            match dispatch::plan_import(call.command, &args, client, self.node) {
+                Ok(plan) => plan,
+                Err(error) => return Planned::Refused(error),
+            }
+        } else {
+            dispatch::plan(call.command, &args, client, self.node, own, found)
+        };
+        match plan {
+            Plan::Many(set) => Planned::Set(set),
+            Plan::One(shard, _) => Planned::Set(ShardSet(1 << shard.0)),
+            Plan::Session | Plan::Sliced => Planned::Set(call.set),
+            Plan::Closed(_, Access::Frozen) => Planned::Waits,
+            Plan::Closed(slot, _) => Planned::Refused(self.node.refusal(slot)),
+        }
+    }
+
+    /// Ends a call whose keys are not served here any more.
+    fn refuse_exclusive(&mut self, call: Exclusive, error: &CommandError) {
+        if let Work::Retry(blocked) = &call.work
+            && !self.resume_blocked(blocked, call.token)
+        {
+            return;
+        }
+        let session = &mut self.sessions[call.token.index as usize];
+        session.blocked = None;
+        if call.command.spec.name == "exec" {
+            session.client.multi = None;
+            session.client.watching = None;
+        }
+        let mut out = OutBuf::default();
+        Reply::new(&mut out, call.protocol).error(error);
+        self.stats.note_error(error);
+        if call.stalls {
+            self.complete(call.token, call.target, out);
+        } else {
+            self.reply_to(call.token, call.target, out);
         }
     }
 
@@ -363,6 +423,10 @@ impl Core {
         let mut out = OutBuf::default();
         let session = &mut self.sessions[index];
         let client = &mut session.client;
+        if let Some(at) = call.import_at {
+            let out = self.run_import_again(&call, at);
+            return self.reply_to(call.token, call.target, out);
+        }
         let shards = Shards::Many(&mut self.held);
         let (node, id, now, db) = (self.node, self.id, self.now, call.db);
         let begun = self.clock.ticks();
@@ -458,9 +522,31 @@ impl Core {
         }
         session.stall = Stall::None;
         Self::flush_later(&mut self.flush, token.index, session);
-        if !session.tail.is_empty() || session.input_ended {
+        // Too much input may have come while it waited: then nobody receives for it any more.
+        if !session.tail.is_empty() || session.input_ended || !session.receiving {
             self.resume.push_back(token);
         }
+    }
+
+    /// Runs a request again that fills a slot which is not served yet. The door of the slot is held.
+    fn run_import_again(&mut self, call: &Exclusive, at: Ms) -> OutBuf {
+        let args = call.words.args();
+        let mut out = OutBuf::default();
+        let owner = self.node.owners.of(slot_of(args.at(1)));
+        let shard = self.held[owner.index()].as_mut().expect("the doors of its keys are held");
+        let (node, id, logical) = (self.node, self.id, &mut self.logical);
+        shard.with_hidden(|shard| {
+            let shards = Shards::One(shard);
+            let mut ctx = dispatch::ctx(node, id, shards, logical, at, call.db, call.command);
+            ctx.protocol = call.protocol;
+            dispatch::run_data(
+                call.command,
+                &mut ctx,
+                &args,
+                &mut Reply::new(&mut out, call.protocol),
+            );
+        });
+        out
     }
 
     /// Lets go of the doors of others: the own one stays until the end of the turn.
@@ -499,6 +585,18 @@ impl Core {
 
     /// Runs one slice; nothing if its shard is not to be had in this turn.
     fn step(&mut self, call: &mut Sliced) -> Option<Result<SliceStep, CommandError>> {
+        if call.command.keys != KeyRule::None {
+            // Its keys were served when it began. One of a slot that has left since ends it; what was
+            // done before stays done.
+            let own = self.own();
+            let client = &self.sessions[call.token.index as usize].client;
+            let (args, found) = (call.words.args(), &mut self.round.found);
+            match dispatch::plan(call.command, &args, client, self.node, own, found) {
+                Plan::Closed(_, Access::Frozen) => return None,
+                Plan::Closed(slot, _) => return Some(Err(self.node.refusal(slot))),
+                _ => {}
+            }
+        }
         let shard = dispatch::slice_shard(self.node, &call.state);
         let step = match call.command.spec.handler {
             Handler::Sliced(step) => step,
@@ -577,6 +675,8 @@ impl Core {
                 self.complete(token, target, OutBuf::default());
             }
             SessionAction::Names(work) => self.pubsub.begin(token, target, work),
+            SessionAction::Dialect(call) => self.begin_dialect(token, target, call),
+            SessionAction::Slots(ask) => self.begin_slots(token, target, ask),
             action => self.ask(token, target, action),
         }
     }
@@ -655,9 +755,11 @@ impl Core {
             SessionAction::Unblock { id, error } => {
                 (String::new(), usize::from(self.unblock_client(*id, *error)))
             }
-            SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => {
-                (String::new(), 0)
-            }
+            SessionAction::Shutdown
+            | SessionAction::Sleep(_)
+            | SessionAction::Names(_)
+            | SessionAction::Dialect(_)
+            | SessionAction::Slots(_) => (String::new(), 0),
         }
     }
 

@@ -21,6 +21,8 @@ use crate::runtime::requests::Chunk;
 use crate::runtime::ring::{BufferId, Token};
 use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::batch::{Origin, Request, Target};
+use crate::slots::owner::Access;
+use crate::units::SlotId;
 
 /// Whether a session's next call may be looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,26 +244,23 @@ impl Core {
         };
         client.last_command = Some(command);
         let (pause, until) = self.node.pause(self.now);
-        let held_back = match pause {
-            Pause::Off => false,
-            Pause::Write => dispatch::may_write(command, client),
-            Pause::All => true,
+        let is_paused =
+            pause == Pause::All || pause == Pause::Write && dispatch::may_write(command, client);
+        let held_until = if is_paused {
+            Some(until)
+        } else {
+            dispatch::waits_for_keys(command, &args, client, self.node, &mut self.round.found)
+                .then(|| HeldKeys::look_again_at(self.now))
         };
-        if held_back {
+        if let Some(until) = held_until {
             session.stall = Stall::Paused(until);
             let token = Token { index, generation: session.generation };
-            // The call is parsed again when the pause ends.
-            self.alarms.insert(until, Alarm::Resume(token));
-            return Flow::Hold;
-        }
-        if dispatch::waits_for_keys(command, &args, client, self.node, &mut self.round.found) {
-            let until = HeldKeys::look_again_at(self.now);
-            session.stall = Stall::Paused(until);
-            let token = Token { index, generation: session.generation };
+            // The call is parsed again then.
             self.alarms.insert(until, Alarm::Resume(token));
             return Flow::Hold;
         }
         if is_out_of_date(self.node, session)
+            || waits_for_slots(command, session)
             || waits_for_listeners(self.node, &self.logical.outbox, command, session)
         {
             self.round.hungry.push(Token { index, generation: session.generation });
@@ -274,22 +273,22 @@ impl Core {
             self.reply_now(index, |reply| reply.simple("QUEUED"));
             return Flow::Go;
         }
-        let mut plan = dispatch::plan(
-            command,
-            &args,
-            client,
-            self.node,
-            crate::units::ShardId(self.id.0),
-            &mut self.round.found,
-        );
-        if crate::commands::generic::sliced_variant(command.spec.name, &args).is_some() {
-            plan = Plan::Sliced;
-        }
+        let own = crate::units::ShardId(self.id.0);
+        let found = &mut self.round.found;
+        let plan = match dispatch::plan_call(command, &args, client, self.node, own, found) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.refuse(index, &error);
+                return Flow::Go;
+            }
+        };
         if self.node.owners.version() != version && !session.is_settled() {
-            // A slot moved while this was planned: it might go another way than an earlier call on
-            // the same key, and overtake it when both have to run again.
+            // A slot moved meanwhile: it might overtake an earlier call when both have to run again.
             self.round.hungry.push(Token { index, generation: session.generation });
             return Flow::Hold;
+        }
+        if let Plan::Closed(slot, access) = plan {
+            return self.meet_closed_slot(index, command, slot, access);
         }
         let silent = is_silent(&mut session.client);
         if self.node.pubsub.has_monitors() && is_shown_first(command) {
@@ -307,28 +306,41 @@ impl Core {
                     version,
                     db: session.client.db,
                     protocol: session.client.protocol,
+                    import_at: session.client.import.as_ref().map(|import| import.now),
                     words,
                     chunk,
                 };
                 let generation = session.generation;
-                let (requests, origins) = &mut self.round.batches[shard.index()];
-                requests.push(request);
-                origins.push(Origin { session: index, generation, target, ns: 0 });
+                let batch = &mut self.round.batches[shard.index()];
+                batch.0.push(request);
+                batch.1.push(Origin { session: index, generation, target, ns: 0 });
                 if session.may_run() { Flow::Go } else { Flow::Stop }
             }
             Plan::Session => self.session_call(index, command, chunk, base, silent),
             Plan::Many(set) => self.call_on_many(index, command, set, silent, chunk, base),
-            Plan::Sliced => {
-                let target = if silent { Target::Silent } else { session.reserve_ticket() };
-                session.stall = Stall::Busy;
-                let token = Token { index, generation: session.generation };
-                let words = args.to_owned();
-                let db = session.client.db;
-                let protocol = session.client.protocol;
-                self.sliced.push_back(Sliced::new(token, target, command, words, db, protocol));
-                Flow::Stop
-            }
+            Plan::Sliced => self.call_in_slices(index, command, silent, chunk, base),
+            Plan::Closed(..) => unreachable!("it has been dealt with above"),
         }
+    }
+
+    /// Lets a session wait for a call that runs slice by slice.
+    fn call_in_slices(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        silent: bool,
+        chunk: u32,
+        base: usize,
+    ) -> Flow {
+        let args = self.round.chunks[chunk as usize].args(&self.ring, &self.round.ranges[base..]);
+        let session = &mut self.sessions[index as usize];
+        let target = if silent { Target::Silent } else { session.reserve_ticket() };
+        session.stall = Stall::Busy;
+        let token = Token { index, generation: session.generation };
+        let (words, db) = (args.to_owned(), session.client.db);
+        let protocol = session.client.protocol;
+        self.sliced.push_back(Sliced::new(token, target, command, words, db, protocol));
+        Flow::Stop
     }
 
     /// Runs a call on several shards if it can run at once, else lets its session wait for it.
@@ -353,6 +365,31 @@ impl Core {
             self.exclusive.push_back(call);
         }
         if self.sessions[index as usize].may_run() { Flow::Go } else { Flow::Stop }
+    }
+
+    /// A call that cannot run here now: it waits, or is refused as a whole.
+    #[cold]
+    fn meet_closed_slot(
+        &mut self,
+        index: u32,
+        command: &'static Command,
+        slot: SlotId,
+        access: Access,
+    ) -> Flow {
+        let session = &mut self.sessions[index as usize];
+        if access == Access::Frozen {
+            session.stall = Stall::Frozen;
+            let token = Token { index, generation: session.generation };
+            self.hold_session(token);
+            return Flow::Hold;
+        }
+        if command.spec.name == "exec" {
+            session.client.multi = None;
+            session.client.watching = None;
+        }
+        let error = self.node.refusal(slot);
+        self.refuse(index, &error);
+        Flow::Go
     }
 
     /// Runs a call that concerns the session only.
@@ -489,11 +526,22 @@ fn is_out_of_date(node: &Node, session: &mut Session) -> bool {
     let version = node.owners.version();
     if session.version != version {
         if !session.is_settled() {
+            // One of them may wait for a slot that is being handed over: it is not asked for all the
+            // time whether it still does.
+            session.awaits_replies = true;
             return true;
         }
         session.version = version;
     }
     false
+}
+
+/// Whether a command about slots has to wait for the replies of those before it: what they do may
+/// depend on it.
+fn waits_for_slots(command: &Command, session: &mut Session) -> bool {
+    let waits = command.spec.name.starts_with("cordis|") && !session.is_settled();
+    session.awaits_replies |= waits;
+    waits
 }
 
 /// Whether a call is a line of an HTTP request, sent by a browser that a web page misuses to reach a

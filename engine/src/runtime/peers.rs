@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::commands::blocking::Woken;
 use crate::commands::session_ctx::SessionAction;
+use crate::net::session::Session;
 use crate::node::Node;
 use crate::pubsub::message::Message;
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::sleep::SleepFlag;
+use crate::runtime::slots::{SlotDone, SlotJob};
 use crate::shard::batch::MailBatch;
 use crate::shard::door::Guarded;
 use crate::shard::state::Shard;
@@ -54,6 +56,12 @@ pub enum Letter {
         /// Whether it is a unix socket.
         is_unix: bool,
     },
+    /// A connection to go on with.
+    Session(Box<Session>),
+    /// Do this about a slot of yours.
+    SlotJob(Box<SlotJob>),
+    /// What came of it.
+    SlotDone(Box<SlotDone>),
     /// A blocked call of yours has been served, or could be.
     Woken(Woken),
     /// Blocked calls that have ended, and which of their words are keys of yours that they still

@@ -11,6 +11,7 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use crate::commands::table::table;
 use crate::config::Config;
+use crate::migrate::disk;
 use crate::node::Node;
 use crate::runtime::clock::Clock;
 use crate::runtime::peers::{Peers, Seat};
@@ -21,6 +22,9 @@ use crate::units::CoreId;
 
 /// How often glommio gets a pass.
 const PASS_EVERY_NS: u64 = 100_000_000;
+
+/// Longest time for which glommio can forget that a task could run.
+const HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// What a process starts with.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct Options {
 pub enum StartError {
     /// The kernel refuses a ring.
     Ring(std::io::Error),
+    /// What this server knew of its cluster cannot be used, or kept.
+    Cluster(String),
     /// An executor does not start.
     Executor {
         /// The processor it was to be pinned to.
@@ -54,6 +60,7 @@ pub enum StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Cluster(error) => f.write_str(error),
             Self::Ring(error) => write!(f, "cannot create an io_uring ring: {error}"),
             Self::Executor { cpu, reason } => {
                 write!(f, "cannot start a core on processor {cpu}: {reason}")
@@ -90,8 +97,17 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         clock.now(),
         options.run_id,
     )));
+    let dir = node.config.dir();
+    disk::load(&dir, &node.cluster).map_err(StartError::Cluster)?;
+    node.open_slots();
     let (peers, seats) = Peers::new(node, &options.cores, options.seed);
     let peers: &'static Peers = Box::leak(Box::new(peers));
+    let saver = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+        disk::keep_saving(&dir, &node.cluster, || ring_all(peers));
+    });
+    let saver =
+        saver.map_err(|error| StartError::Cluster(format!("no thread can be started: {error}")))?;
+    node.cluster.set_saver(saver.thread().clone());
     let mut listeners = Some(options.listeners);
     let mut threads = Vec::with_capacity(count);
     for (seat, &cpu) in seats.into_iter().zip(&options.cores) {
@@ -125,6 +141,18 @@ fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: us
     }
 }
 
+/// Wakes every core, from a thread that is none.
+fn ring_all(peers: &Peers) {
+    if let Ok(mut ring) = Ring::new() {
+        for core in 0..peers.core_count() {
+            if let Some(fd) = peers.doorbell(CoreId(core as u16)) {
+                ring.ring_doorbell(fd);
+            }
+        }
+        let _ = ring.submit(0, Duration::ZERO);
+    }
+}
+
 async fn run_turns(
     seat: Seat,
     peers: &'static Peers,
@@ -133,6 +161,15 @@ async fn run_turns(
     let mut core = Core::new(seat, peers, listeners)?;
     core.start();
     let clock = Clock::new();
+    // glommio 0.9.0 sometimes parks although a task could run: when the thread loses its processor for
+    // long enough at the wrong moment. A timer that is always pending wakes it then. Otherwise it costs
+    // nothing: it is looked at when glommio has a pass anyway.
+    glommio::spawn_local(async {
+        loop {
+            glommio::timer::sleep(HEARTBEAT).await;
+        }
+    })
+    .detach();
     let mut passed = clock.ticks();
     while core.turn()? {
         let now = clock.ticks();
@@ -155,14 +192,7 @@ impl Running {
     pub fn stop(&self) {
         self.peers.stop.store(true, Ordering::Relaxed);
         // Cores look at this at least every 100 ms; a doorbell makes it now.
-        if let Ok(mut ring) = Ring::new() {
-            for core in 0..self.peers.core_count() {
-                if let Some(fd) = self.peers.doorbell(CoreId(core as u16)) {
-                    ring.ring_doorbell(fd);
-                }
-            }
-            let _ = ring.submit(0, Duration::ZERO);
-        }
+        ring_all(self.peers);
     }
 
     /// Whether all cores have stopped.

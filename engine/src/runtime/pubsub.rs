@@ -239,11 +239,11 @@ impl Core {
             let Some(job) = self.pubsub.jobs.pop_front() else {
                 return;
             };
-            self.step_job(job);
+            self.step_name_job(job);
         }
     }
 
-    fn step_job(&mut self, mut job: Job) {
+    fn step_name_job(&mut self, mut job: Job) {
         let Self { node, stats, now, sessions, flush, logical, pubsub, .. } = self;
         let Some(session) = sessions
             .get_mut(job.token.index as usize)

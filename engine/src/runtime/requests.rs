@@ -471,6 +471,7 @@ impl Core {
             db: request.db,
             protocol: request.protocol,
             version: request.version,
+            import_at: request.import_at,
             stalls: false,
             work: Work::Start,
         };

@@ -9,6 +9,7 @@
 //! module until the kernel says it is done with them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -19,6 +20,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 
 use crate::resp::reply::OutBuf;
+use crate::sys::socket::RawAddress;
 
 /// Size of one provided buffer.
 pub const BUFFER_BYTES: usize = 8 * 1024;
@@ -48,6 +50,7 @@ const OP_SEND: u64 = 3;
 const OP_BELL: u64 = 4;
 const OP_CANCEL: u64 = 5;
 const OP_BELL_SENT: u64 = 6;
+const OP_CONNECT: u64 = 7;
 
 const fn pack(op: u64, index: u32, generation: u32) -> u64 {
     op << 56 | (generation as u64 & 0x00ff_ffff) << 32 | index as u64
@@ -100,8 +103,23 @@ pub enum Event {
         /// It did not complete within the call that submitted it: the peer reads slowly.
         late: bool,
     },
+    /// A connection that was dialled is there (0), or is not: why.
+    Connected {
+        /// The connection.
+        token: Token,
+        /// What the kernel says; `ECANCELED` when the deadline came first.
+        errno: i32,
+    },
     /// Another core rang.
     Doorbell,
+}
+
+/// A connection being made: what the kernel reads until it is there.
+#[derive(Debug)]
+struct Dialling {
+    token: Token,
+    address: RawAddress,
+    deadline: Timespec,
 }
 
 /// A send under way.
@@ -124,6 +142,7 @@ pub struct Ring {
     uring: IoUring,
     buffers: Buffers,
     outgoing: Slab<Box<Outgoing>>,
+    dialling: Slab<Box<Dialling>>,
     backlog: Vec<squeue::Entry>,
     /// Sends pushed since the last submission that should complete within it.
     prompt_sends: usize,
@@ -154,6 +173,7 @@ impl Ring {
             uring,
             buffers,
             outgoing: Slab::new(),
+            dialling: Slab::new(),
             backlog: Vec::new(),
             prompt_sends: 0,
             enters: 0,
@@ -172,6 +192,23 @@ impl Ring {
             .build()
             .user_data(pack(OP_ACCEPT, listener, 0));
         self.push(entry);
+    }
+
+    /// Connects a socket; [`Event::Connected`] says how it ended, at the latest after `timeout`.
+    pub fn connect(&mut self, token: Token, fd: RawFd, to: SocketAddr, timeout: Duration) {
+        let dialling =
+            Dialling { token, address: RawAddress::of_ip(to), deadline: Timespec::from(timeout) };
+        let index = self.dialling.insert(Box::new(dialling));
+        let kept = &*self.dialling[index];
+        let connect = opcode::Connect::new(Fd(fd), kept.address.pointer(), kept.address.len())
+            .build()
+            .flags(squeue::Flags::IO_LINK)
+            .user_data(pack(OP_CONNECT, index as u32, 0));
+        // The deadline's own completion says nothing new.
+        let deadline = opcode::LinkTimeout::new(&raw const kept.deadline)
+            .build()
+            .user_data(pack(OP_CANCEL, 0, 0));
+        self.push_linked(connect, deadline);
     }
 
     /// Receives until the stream ends.
@@ -254,6 +291,22 @@ impl Ring {
         if unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.backlog.push(entry);
         }
+    }
+
+    /// Two entries of which the second belongs to the first: the kernel must see them in one call.
+    fn push_linked(&mut self, first: squeue::Entry, second: squeue::Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: as in `push`; what a connection's entries point to belongs to `self.dialling`
+            // until its completion has been reaped, which comes after that of its deadline or
+            // cancels it. Either both are pushed or none.
+            if unsafe { self.uring.submission().push_multiple(&[first.clone(), second.clone()]) }
+                .is_ok()
+            {
+                return;
+            }
+        }
+        self.backlog.push(first);
+        self.backlog.push(second);
     }
 
     /// Bytes of a received buffer.
@@ -355,6 +408,12 @@ impl Ring {
                 OP_ACCEPT => {
                     let result = if result >= 0 { Ok(result) } else { Err(-result) };
                     events.push(Event::Accepted { listener: index, result, armed });
+                }
+                OP_CONNECT => {
+                    if let Some(dialling) = self.dialling.try_remove(index as usize) {
+                        let token = dialling.token;
+                        events.push(Event::Connected { token, errno: -result });
+                    }
                 }
                 OP_BELL => events.push(Event::Doorbell),
                 _ => {}
@@ -550,6 +609,24 @@ mod tests {
         };
         assert_eq!((token, ring.bytes(&buffer, len)), (TOKEN, &b"hello"[..]));
         ring.recycle(buffer);
+    }
+
+    #[test]
+    fn connect_says_how_it_ended() {
+        let mut ring = Ring::new().expect("io_uring is allowed");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let address = listener.local_addr().expect("it is bound");
+        let mut dial = || {
+            let fd = crate::sys::socket::dialler(address).expect("a socket");
+            ring.connect(TOKEN, fd.as_raw_fd(), address, Duration::from_secs(5));
+            match next_event(&mut ring) {
+                Event::Connected { token, errno } => (token, errno),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(dial(), (TOKEN, 0));
+        drop(listener);
+        assert_eq!(dial(), (TOKEN, libc::ECONNREFUSED));
     }
 
     #[test]

@@ -22,11 +22,15 @@ use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::clock::Clock;
 use crate::runtime::deferred::Waiting;
+use crate::runtime::dialect::Dialect;
 use crate::runtime::exclusive::{Ask, Exclusive, Sliced};
+use crate::runtime::migrate::Moves;
+use crate::runtime::outgoing::{LinkOwner, Links};
 use crate::runtime::peers::{Letter, Peers, Post, Registration, Seat};
 use crate::runtime::pubsub::{PubSub, is_over_limit};
 use crate::runtime::requests::Round;
 use crate::runtime::ring::{BufferId, Event, Ring, Token};
+use crate::runtime::slots::SlotDesk;
 use crate::runtime::stall::{Step, StepTimer};
 use crate::runtime::timer::TimerWheel;
 use crate::shard::batch::MailBatch;
@@ -135,6 +139,13 @@ pub struct Core {
     pub(super) woken: Vec<Woken>,
     /// Who listens on this core.
     pub(super) pubsub: PubSub,
+    /// Connections that this core has dialled.
+    pub(super) links: Links,
+    /// What this core does about slots, and the moves of its own.
+    pub(super) desk: SlotDesk,
+    pub(super) moves: Moves,
+    /// Moves of keys by the original's commands.
+    pub(super) dialect: Dialect,
     pub(super) asks: Slab<Ask>,
     pub(super) alarms: TimerWheel<Alarm>,
     /// Sessions with output to flush.
@@ -202,6 +213,10 @@ impl Core {
             ended: VecDeque::new(),
             woken: Vec::new(),
             pubsub: PubSub::new(count),
+            links: Links::default(),
+            desk: SlotDesk::default(),
+            moves: Moves::default(),
+            dialect: Dialect::default(),
             asks: Slab::new(),
             alarms: TimerWheel::new(now),
             flush: Vec::new(),
@@ -247,6 +262,10 @@ impl Core {
         self.take_own_shard();
         self.read_letters();
         self.fire_alarms();
+        self.settle_links();
+        self.step_slots();
+        self.steer_moves();
+        self.release_held();
         self.timer.end(Step::Mail);
         let started = self.clock.ticks();
         loop {
@@ -265,13 +284,16 @@ impl Core {
         self.timer.end(Step::Commands);
         self.step_sliced();
         self.step_long();
+        self.step_dialect();
         self.step_background();
+        self.step_moves();
         self.settle_outbox(None);
         self.step_names();
         self.deliver_messages();
         self.post_messages();
         self.timer.end(Step::Background);
         self.flush_outputs();
+        self.links.flush(&mut self.ring);
         self.bury_sessions();
         self.retry_late_mail();
         self.release_doors();
@@ -320,6 +342,10 @@ impl Core {
             || self.alarms_are_due
             || !self.gone.is_empty()
             || !self.flush.is_empty()
+            || self.links.has_work()
+            || self.moves.has_work()
+            || self.slots_ready()
+            || self.dialect.has_work()
             || self.late_requests.iter().any(|late| !late.is_empty())
             || self.late_letters.iter().any(|late| !late.is_empty())
     }
@@ -332,12 +358,19 @@ impl Core {
             || self
                 .waiting
                 .is_some_and(|s| self.peers.shards[s.index()].door.is_granted_to(self.id))
+            || self.slots_ready()
             || self.own_mail_arrived()
             || (self.peers.stop.load(Ordering::Relaxed) && !self.stopping)
     }
 
     fn next_deadline(&self) -> Option<Ms> {
-        let background = self.background.next_at();
+        let mut background = self.background.next_at();
+        for due in [self.links.next_deadline(), self.moves.next_at()].into_iter().flatten() {
+            background = background.min(due);
+        }
+        if let Some(at) = self.dialect.next_at() {
+            background = background.min(at);
+        }
         Some(self.alarms.next_deadline().map_or(background, |alarm| alarm.min(background)))
     }
 
@@ -450,6 +483,9 @@ impl Core {
                         self.deliver_replies(batch);
                     }
                     Letter::Connection { fd, is_unix } => self.open_session(fd, is_unix),
+                    Letter::Session(session) => self.adopt_session(*session),
+                    Letter::SlotJob(job) => self.take_job(*job),
+                    Letter::SlotDone(done) => self.job_done(*done),
                     Letter::Woken(woken) => self.take_woken(woken),
                     Letter::Ended(registrations) => self.ended.extend(registrations),
                     Letter::Published(messages) => self.take_messages(messages),
@@ -508,6 +544,18 @@ impl Core {
         self.ring.reap(&mut events);
         for event in events.drain(..) {
             match event {
+                Event::Received { token, buffer, len, armed } if Links::owns(token) => {
+                    self.links.received(&mut self.ring, token, buffer, len, armed, self.now);
+                }
+                Event::ReceiveEnded { token, errno } if Links::owns(token) => {
+                    self.links.receive_ended(&mut self.ring, token, errno);
+                }
+                Event::Sent { token, buffer, errno, late, .. } if Links::owns(token) => {
+                    self.links.sent(token, buffer, errno, late);
+                }
+                Event::Connected { token, errno } => {
+                    self.links.connected(&mut self.ring, token, errno, self.now);
+                }
                 Event::Received { token, buffer, len, armed } => {
                     self.stats.net_in_bytes.add(len as u64);
                     if !armed {
@@ -619,6 +667,12 @@ impl Core {
         }
     }
 
+    /// Tells the next session apart from all that had its index before.
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & 0x00ff_ffff;
+        self.generation
+    }
+
     fn open_session(&mut self, fd: OwnedFd, is_unix: bool) {
         if self.stopping {
             return;
@@ -638,14 +692,24 @@ impl Core {
             socket::send_once(&fd, out.bytes());
             return;
         }
-        self.generation = (self.generation + 1) & 0x00ff_ffff;
-        let mut session = Session::new(fd, self.generation, client);
+        let mut session = Session::new(fd, self.next_generation(), client);
         session.receiving = true;
         let index = self.sessions.insert(session) as u32;
         self.stats.sessions.add(1);
         self.stats.connections.add(1);
         let token = self.token(index);
         self.ring.receive(token, raw);
+    }
+
+    /// Tells the owners of this core's links what has come in on them.
+    fn settle_links(&mut self) {
+        self.links.check_deadlines(self.now);
+        while let Some((owner, link, event)) = self.links.next_event() {
+            match owner {
+                LinkOwner::Move(id) => self.move_event(id, link, event),
+                LinkOwner::Dialect(id) => self.dialect_event(id, link, event),
+            }
+        }
     }
 
     // ---- output and closing ----

@@ -32,6 +32,8 @@ pub struct Request {
     pub db: DbIndex,
     /// Protocol of the reply.
     pub protocol: Protocol,
+    /// It fills a slot that is not served yet: the time at which its session says it happened.
+    pub import_at: Option<Ms>,
     /// First of its words among the batch's ranges, and how many.
     pub words: (u32, u32),
     /// Where its bytes are: the batch's own number of a piece of input.
@@ -105,6 +107,11 @@ impl Runner<'_> {
         if request.version != self.node.owners.version() {
             return Ran::Moved;
         }
+        if let Some(at) = request.import_at {
+            self.run_import(shard, request, at, args, out);
+            self.count(command, ticks);
+            return Ran::Replied;
+        }
         if let Some(hint) = request.hint {
             shard.slot_load[hint.slot.index()] = shard.slot_load[hint.slot.index()].wrapping_add(1);
         }
@@ -144,6 +151,36 @@ impl Runner<'_> {
         }
         self.count(command, ticks);
         Ran::Replied
+    }
+
+    /// Runs a request on keys that are out of sight. Nobody waits for such a key, and none of them ends
+    /// before its slot is served: time is what the session says.
+    #[inline(never)]
+    fn run_import(
+        &mut self,
+        shard: &mut Shard,
+        request: &Request,
+        at: Ms,
+        args: &Args<'_>,
+        out: &mut OutBuf,
+    ) {
+        let (node, core) = (self.node, self.core);
+        let logical = &mut *self.logical;
+        shard.with_hidden(|shard| {
+            let shards = Shards::One(shard);
+            let mut ctx =
+                dispatch::ctx(node, core, shards, logical, at, request.db, request.command);
+            ctx.protocol = request.protocol;
+            ctx.hint = request.hint;
+            ctx.clock.begin_unit();
+            dispatch::run_data(
+                request.command,
+                &mut ctx,
+                args,
+                &mut Reply::new(out, request.protocol),
+            );
+            ctx.clock.end_unit();
+        });
     }
 
     /// Serves the calls that waited for what a request has made.

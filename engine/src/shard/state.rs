@@ -118,6 +118,13 @@ fn raise(flags: &[Weak<AtomicBool>]) {
 impl Shard {
     /// Takes a whole database out and queues its memory to be freed.
     pub fn flush_db(&mut self, db: DbIndex) {
+        // What is out of sight as well. The source of a slot that has come whole may have let go of
+        // it already: nobody else would flush it. If it has not, its requests wait until it does, and
+        // nobody sees that the flush came first. One that has come in part begins anew.
+        if let Some(dbase) = self.hidden.take_db(db) {
+            self.data_bytes -= dbase.heap_bytes() as i64;
+            self.free.db(*dbase);
+        }
         if let Some(dbase) = self.keys.take_db(db) {
             self.data_bytes -= dbase.heap_bytes() as i64;
             self.free.db(*dbase);
@@ -131,8 +138,73 @@ impl Shard {
         Some(part)
     }
 
+    /// Exchanges two databases.
+    pub fn swap_dbs(&mut self, a: DbIndex, b: DbIndex) {
+        self.keys.swap(a, b);
+        // For the same reason as in `flush_db`.
+        self.hidden.swap(a, b);
+    }
+
+    /// Takes a slot's keys out of sight: commands do not meet them, deadlines do not fire, nothing is
+    /// evicted. What was out of sight before is freed.
+    pub fn hide_slot(&mut self, slot: SlotId) {
+        self.drop_hidden(slot);
+        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
+            // Its transactions lose: they would run elsewhere.
+            self.watches.touch_where(db, |key| slot_of(key) == slot);
+            if let Some(part) = take_part(&mut self.keys, db, slot) {
+                self.hidden.db_or_new(db).put_slot(slot, part);
+            }
+        }
+    }
+
+    /// Brings the keys of a slot that are out of sight back. Nothing of it is in sight.
+    pub fn show_slot(&mut self, slot: SlotId) {
+        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
+            if let Some(part) = take_part(&mut self.hidden, db, slot) {
+                self.keys.db_or_new(db).put_slot(slot, part);
+            }
+        }
+    }
+
+    /// Frees the keys of a slot that are out of sight, in slices. Returns how many there were.
+    pub fn drop_hidden(&mut self, slot: SlotId) -> usize {
+        let mut count = 0;
+        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
+            if let Some(part) = take_part(&mut self.hidden, db, slot) {
+                count += part.table.len();
+                self.data_bytes -= part.table.heap_bytes() as i64;
+                self.free.table(part.table);
+            }
+        }
+        count
+    }
+
+    /// Number of keys of a slot that are out of sight.
+    pub fn hidden_len(&self, slot: SlotId) -> usize {
+        self.hidden.dbs().map(|(_, db)| db.table(slot).len()).sum()
+    }
+
+    /// Runs something as if what is out of sight were in sight, and the other way round: how a slot is
+    /// filled before it is served.
+    #[inline]
+    pub fn with_hidden<R>(&mut self, run: impl FnOnce(&mut Self) -> R) -> R {
+        std::mem::swap(&mut self.keys, &mut self.hidden);
+        let result = run(self);
+        std::mem::swap(&mut self.keys, &mut self.hidden);
+        result
+    }
+
     /// Gives a slot with all that belongs to it to another shard.
     pub fn give_slot(&mut self, slot: SlotId, to: &mut Self) {
+        for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
+            if let Some(part) = take_part(&mut self.hidden, db, slot) {
+                let bytes = part.table.heap_bytes() as i64;
+                self.data_bytes -= bytes;
+                to.data_bytes += bytes;
+                to.hidden.db_or_new(db).put_slot(slot, part);
+            }
+        }
         for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
             // Watches of its keys do not move along: their transactions lose, and are tried again.
             self.watches.touch_where(db, |key| slot_of(key) == slot);
@@ -150,6 +222,15 @@ impl Shard {
     }
 }
 
+/// Takes a slot that has keys out of a database that is in use.
+fn take_part(keys: &mut Keyspace, db: DbIndex, slot: SlotId) -> Option<SlotPart> {
+    let dbase = keys.db_mut(db)?;
+    if dbase.table(slot).is_empty() {
+        return None;
+    }
+    Some(dbase.take_slot(slot))
+}
+
 /// All state of the slots that one core owns.
 #[derive(Debug)]
 pub struct Shard {
@@ -157,6 +238,8 @@ pub struct Shard {
     pub id: ShardId,
     /// Its keys.
     pub keys: Keyspace,
+    /// Keys of slots that are not served here: not yet, or not any more.
+    pub hidden: Keyspace,
     /// The effects of its writes.
     pub journal: Journal,
     /// Who watches its keys.
@@ -187,6 +270,7 @@ impl Shard {
         Self {
             id,
             keys: Keyspace::default(),
+            hidden: Keyspace::default(),
             journal: Journal::default(),
             watches: Watches::default(),
             waiters: Waiters::default(),

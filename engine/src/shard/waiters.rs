@@ -358,6 +358,17 @@ impl Waiters {
         found
     }
 
+    /// Takes out the calls that wait for keys of a slot, in no order: they will not be served here.
+    pub fn take_calls(&mut self, slot: SlotId) -> Vec<Arc<BlockedCall>> {
+        let Some(queues) = self.slots.get_mut(slot.index()).map(std::mem::take) else {
+            return Vec::new();
+        };
+        self.key_count -= queues.key_count();
+        let queues = queues.0.into_iter().flat_map(|(_, queues)| queues.into_values());
+        let calls = queues.flat_map(|queue| queue.places.into_iter().filter_map(|(_, call)| call));
+        calls.filter(|call| !call.has_ended()).collect()
+    }
+
     /// Gives what waits for keys of a slot to another shard, to which the slot moves.
     ///
     /// # Complexity

@@ -74,6 +74,11 @@ impl Db {
         self.expiring
     }
 
+    /// Number of keys of a slot with a deadline.
+    pub fn slot_expiring(&self, slot: SlotId) -> usize {
+        self.slot_expiring[slot.index()]
+    }
+
     /// Keeps count of keys of a slot that came and went, with or without a deadline.
     #[inline]
     pub fn count(&mut self, slot: SlotId, keys: isize, expiring: isize) {

@@ -508,6 +508,61 @@ impl Table {
         None
     }
 
+    /// The segment that holds keys whose hashes have these upper 32 bits: the first such bits beyond
+    /// it, and its number of entries. None if the table has no segment.
+    pub fn segment_at(&self, prefix: u64) -> Option<(u64, usize)> {
+        let word = self.dir.get(self.dir_index(prefix << 32))?;
+        let width = 32 - word.depth();
+        Some((((prefix >> width) + 1) << width, word.segment().len()))
+    }
+
+    /// Visits the entries whose hashes have their upper 32 and their lower 16 bits within these ranges,
+    /// ends excluded.
+    ///
+    /// # Complexity
+    /// O(entries visited + segments that the upper range touches), if it is one or more whole segments.
+    pub fn visit_window<'t>(
+        &'t self,
+        prefixes: (u64, u64),
+        fingerprints: (u32, u32),
+        hash_of: impl Fn(&[u8]) -> u64,
+        mut visit: impl FnMut(EntryRef<'t>),
+    ) {
+        let mut prefix = prefixes.0;
+        while prefix < prefixes.1 && fingerprints.0 < fingerprints.1 {
+            let Some(word) = self.dir.get(self.dir_index(prefix << 32)) else {
+                return;
+            };
+            let (width, segment) = (32 - word.depth(), word.segment());
+            let (first, end) = (prefix >> width << width, ((prefix >> width) + 1) << width);
+            // A table that was empty meanwhile begins again with one segment for all.
+            let is_whole = prefixes.0 <= first && end <= prefixes.1;
+            let last_home = segment.home((fingerprints.1 - 1) as u16);
+            let mut i = segment.home(fingerprints.0 as u16);
+            while i < segment.cells {
+                let cell = segment.get(i);
+                let fingerprint = u32::from(fingerprint_of(cell));
+                if cell != 0 && fingerprint >= fingerprints.1 || cell == 0 && i >= last_home {
+                    break;
+                }
+                i += 1;
+                if cell == 0 || fingerprint < fingerprints.0 {
+                    continue;
+                }
+                // SAFETY: a taken cell holds a live entry, borrowed with the table.
+                let entry = unsafe { EntryRef::from_raw(entry_of(cell)) };
+                let is_in = is_whole || {
+                    let prefix = hash_of(entry.key()) >> 32;
+                    (prefixes.0..prefixes.1).contains(&prefix)
+                };
+                if is_in {
+                    visit(entry);
+                }
+            }
+            prefix = end;
+        }
+    }
+
     /// Visits up to `count` entries that lie next to each other at a place chosen by `random`.
     pub fn sample<'t>(&'t self, random: u64, count: usize, mut visit: impl FnMut(EntryRef<'t>)) {
         if self.len == 0 {

@@ -19,6 +19,25 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..limit).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
+/// Keeps the calling thread on one CPU.
+///
+/// # Errors
+/// What the kernel says: there is no such CPU, or this process may not use it.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    // SAFETY: `cpu_set_t` is a plain array of integers, for which zero is a valid value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: `cpu` is below the number of bits of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` is readable memory of the size given; 0 names the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// CPUs that are switched on, as the kernel lists them (`0-3,8`); `None` if it does not say.
 pub fn online_cpus() -> Option<Vec<usize>> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;

@@ -8,9 +8,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A socket address in the kernel's form.
-struct RawAddress {
+#[derive(Clone, Copy)]
+pub struct RawAddress {
     storage: libc::sockaddr_storage,
     len: libc::socklen_t,
+}
+
+impl std::fmt::Debug for RawAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
+    }
 }
 
 impl RawAddress {
@@ -42,11 +49,23 @@ impl RawAddress {
         unsafe { (&raw const self.storage).cast::<T>().read() }
     }
 
-    fn pointer(&self) -> *const libc::sockaddr {
+    /// Where it is.
+    pub fn pointer(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
 
-    fn of_ip(address: SocketAddr) -> Self {
+    /// Its length in bytes.
+    pub fn len(&self) -> libc::socklen_t {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// An internet address.
+    pub fn of_ip(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V4(v4) => {
                 // SAFETY: `sockaddr_in` is plain integers, for which zero is a valid value.
@@ -163,6 +182,14 @@ pub fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     bind(&fd, &RawAddress::of_ip(address))?;
     listen(&fd, backlog)?;
     Ok(fd)
+}
+
+/// A TCP socket to connect to `address` with.
+///
+/// # Errors
+/// What the kernel says: no more descriptors.
+pub fn dialler(address: SocketAddr) -> io::Result<OwnedFd> {
+    new_stream_socket(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
 }
 
 /// A unix socket that listens at `path`, in the place of a socket that a dead server left there.

@@ -24,6 +24,8 @@ pub(crate) struct Process {
     /// Whether it is Redis.
     pub(crate) is_redis: bool,
     folder: PathBuf,
+    /// How it was started.
+    command: Command,
 }
 
 impl Process {
@@ -76,7 +78,7 @@ impl Process {
             ),
             Err(error) => panic!("{}: {error}", program.display()),
         };
-        let mut process = Self { child, port, is_redis, folder };
+        let mut process = Self { child, port, is_redis, folder, command };
         if process.is_ready() { Ok(process) } else { Err(process.output()) }
     }
 
@@ -138,6 +140,17 @@ impl Process {
     /// How it ended, if it has.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child is ours to wait for")
+    }
+
+    /// Kills it and starts it again, on the same port and in the same folder.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().expect("a child that was not waited for can be killed");
+        let _ = self.child.wait();
+        // Connections of the one before may hold the port for a moment.
+        eventually(START_LIMIT, "it starts again", || {
+            self.child = self.command.spawn().expect("it could be started before");
+            self.is_ready().then_some(())
+        });
     }
 
     /// Asks it to stop.

@@ -327,6 +327,9 @@ pub fn act_alone(
         // It runs a command, so nothing blocks it.
         SessionAction::Unblock { .. } => reply.int(0),
         SessionAction::Shutdown | SessionAction::Sleep(_) | SessionAction::Names(_) => reply.ok(),
+        SessionAction::Dialect(_) | SessionAction::Slots(_) => {
+            return Err(CommandError::NO_NETWORK);
+        }
     }
     Ok(())
 }

@@ -261,7 +261,9 @@ fn find_keys(find: Find, reply: &mut Reply<'_>) {
             ];
             typed_facts("keynum", &facts, reply);
         }
-        Find::Behind(_) | Find::Named(_) | Find::Unknown => typed_facts("unknown", &[], reply),
+        Find::Behind(_) | Find::Named(_) | Find::Wrapped(_) | Find::Unknown => {
+            typed_facts("unknown", &[], reply);
+        }
     }
 }
 

@@ -209,6 +209,11 @@ pub fn dump_value(value: Value<'_>) -> Vec<u8> {
     payload_of(value, dump_limits(rdb::Limits::DEFAULT.list_node))
 }
 
+/// The same for a peer that knows no newer layout than version 7: codis-server, Redis 3.2.
+pub fn dump_value_old(value: Value<'_>) -> Vec<u8> {
+    rdb::dump_payload(rdb::Format::V7, rdb::Limits::PACKED, |writer| write_value(writer, value))
+}
+
 /// Each form of ours has one of Redis': what is packed here is packed there, whatever the limits.
 fn dump_limits(list_node: i64) -> rdb::Limits {
     rdb::Limits { list_node, ..rdb::Limits::PACKED }

@@ -154,7 +154,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandR
         ctx.shards.each(|shard| {
             touch_exchanged(shard, a, b, now);
             touch_exchanged(shard, b, a, now);
-            shard.keys.swap(a, b);
+            shard.swap_dbs(a, b);
             shard.waiters.signal_all(a);
             shard.waiters.signal_all(b);
         });

@@ -9,7 +9,7 @@ mod keyspace;
 mod object;
 mod presence;
 mod relocate;
-mod restore;
+pub mod restore;
 mod scan;
 mod sort;
 mod wait;

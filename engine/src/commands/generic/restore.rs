@@ -76,7 +76,7 @@ pub(super) const RESTORE_ASKING: CommandSpec = CommandSpec {
 
 /// A value that is not stored yet.
 #[derive(Debug)]
-enum Built {
+pub(crate) enum Built {
     String(Vec<u8>),
     List(List),
     Hash(Hash),
@@ -214,7 +214,25 @@ impl Build {
     }
 }
 
-fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, built: Built, expiry: Expiry) {
+/// The value that a payload without its checksum holds.
+pub(crate) fn build_value(reader: Reader<'_>, limits: &Limits) -> Result<Built, rdb::Error> {
+    // What comes twice is found where it is put.
+    let mut reader = reader.with_doubles();
+    let mut built = Built::new(reader.kind());
+    while let Some(element) = reader.next()? {
+        match (&mut built, element) {
+            (Built::String(text), Element::Str(bytes)) => *text = bytes.to_vec(),
+            (built, element) => {
+                built.add(element, limits)?;
+            }
+        }
+    }
+    built.finish(limits);
+    Ok(built)
+}
+
+/// Stores what was built under a key, whatever was there.
+pub(crate) fn store(ctx: &mut Ctx<'_>, key: KeyRef<'_>, built: Built, expiry: Expiry) {
     match built {
         Built::String(text) if text.len() > INLINE_BYTES_MAX => {
             return ctx.set_big(key, Arc::new(text), expiry);
@@ -279,7 +297,7 @@ impl Options {
 
 /// What a payload is: a word of the call, or held by a call that takes steps.
 #[derive(Clone, Copy)]
-enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     Word(&'a [u8]),
     Shared(&'a Arc<Vec<u8>>),
 }
@@ -387,7 +405,12 @@ fn set_access(ctx: &mut Ctx<'_>, key: KeyRef<'_>, access: u32) {
 }
 
 /// The payload replays as it came: nothing is written a second time, and a long one is not copied.
-fn journal(ctx: &mut Ctx<'_>, key: KeyRef<'_>, deadline: Option<Ms>, payload: Payload<'_>) {
+pub(crate) fn journal(
+    ctx: &mut Ctx<'_>,
+    key: KeyRef<'_>,
+    deadline: Option<Ms>,
+    payload: Payload<'_>,
+) {
     let mut text = itoa::Buffer::new();
     let at = text.format(deadline.map_or(0, |at| at.0)).as_bytes();
     match payload {

@@ -471,6 +471,9 @@ fn debug_move_slot(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) ->
     let slot = number(args.at(2)).and_then(SlotId::new).ok_or(CommandError::MOVE_SLOT_SLOT)?;
     let to = number(args.at(3)).filter(|&n| n < ctx.node.cores.len() as u64);
     let to = ShardId(to.ok_or(CommandError::MOVE_SLOT_SHARD)? as u16);
+    if ctx.node.owners.home(slot).is_pinned() {
+        return Err(CommandError::MOVE_SLOT_PINNED);
+    }
     move_slot(ctx, slot, to);
     reply.ok();
     Ok(())

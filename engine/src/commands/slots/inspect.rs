@@ -15,6 +15,7 @@ use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::shard::state::{KeyRef, Shard};
 use crate::slots::hash::slot_of;
+use crate::slots::owner::Access;
 use crate::store::table::{Position, Table};
 use crate::units::{DbIndex, SLOT_COUNT, SlotId};
 
@@ -105,11 +106,11 @@ pub const SPECS: &[CommandSpec] = &[
     },
 ];
 
-fn parse_int32(args: &Args<'_>, index: usize) -> Result<i32, CommandError> {
+pub(super) fn parse_int32(args: &Args<'_>, index: usize) -> Result<i32, CommandError> {
     i32::try_from(args.int(index)?).map_err(|_| CommandError::OUT_OF_RANGE)
 }
 
-fn parse_slot(args: &Args<'_>, index: usize) -> Result<SlotId, CommandError> {
+pub(super) fn parse_slot(args: &Args<'_>, index: usize) -> Result<SlotId, CommandError> {
     let n = parse_int32(args, index)?;
     let slot = u64::try_from(n).ok().and_then(SlotId::new);
     slot.ok_or_else(|| CommandError::invalid_slot(n))
@@ -177,6 +178,11 @@ fn slotsscan(
     state: &mut SliceState,
 ) -> Result<SliceStep, CommandError> {
     let (slot, cursor, count) = parse_slotsscan(ctx, args)?;
+    if ctx.node.owners.home(slot).access() == Access::Refused {
+        // An empty page would hide the keys, which another server has; the slot may also have left
+        // since the last slice.
+        return Err(ctx.node.refusal(slot));
+    }
     if state.total == 0 {
         state.total = 1;
         state.slot_index = slot.index();
@@ -381,6 +387,18 @@ mod tests {
         for (call, text) in errors {
             assert_eq!(run(&mut bare, call), format!("-ERR {text}\r\n"), "{call}");
         }
+    }
+
+    #[test]
+    fn slotsscan_of_a_slot_that_is_served_elsewhere_is_refused() {
+        let mut bare = Bare::new(2, 1);
+        run(&mut bare, "SET a 1");
+        let slot = slot_of(b"a");
+        bare.node.owners.set_access(slot, Access::Refused, false);
+        assert!(run(&mut bare, "SLOTSSCAN 579 0").starts_with("-TRYAGAIN slot 579"));
+        bare.node.owners.set_access(slot, Access::Frozen, false);
+        assert!(run(&mut bare, "SLOTSSCAN 579 0").contains("$1\r\na\r\n"));
+        assert!(run(&mut bare, "SLOTSSCAN 580 0").starts_with("*2"));
     }
 
     #[test]
