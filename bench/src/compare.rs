@@ -19,6 +19,22 @@ use crate::rows::{self, MemoryRow, SpeedRow};
 
 const MEMORY_UNIT: &str = "RSS bytes per element";
 
+/// The header over [`text_cells`].
+pub(crate) const HEADER: [&str; 12] = [
+    "row",
+    "rps peer",
+    "cordis",
+    "p50 us peer",
+    "cordis",
+    "p99 us peer",
+    "cordis",
+    "cost peer",
+    "cordis",
+    "ratio",
+    "budget",
+    "",
+];
+
 /// What drives the servers.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Tool {
@@ -135,21 +151,21 @@ pub(crate) struct CompareArgs {
     strict: bool,
 }
 
-/// What one server showed in one row.
+/// What one server, or one proxy, showed in one row.
 #[derive(Clone, Debug, Default, Serialize)]
-struct Side {
+pub(crate) struct Side {
     requests_per_second: Option<Spread>,
     p50_us: Option<Spread>,
     p99_us: Option<Spread>,
     /// CPU microseconds per request, or resident bytes per element.
-    cost: Option<Spread>,
+    pub(crate) cost: Option<Spread>,
     samples: Vec<Sample>,
     /// Why a measurement is missing or doubtful.
     note: Option<String>,
 }
 
 impl Side {
-    fn take(&mut self, result: Result<Sample, String>) {
+    pub(crate) fn take(&mut self, result: Result<Sample, String>) {
         match result {
             Ok(sample) => {
                 self.note = self.note.take().or_else(|| sample.note.clone());
@@ -171,23 +187,23 @@ impl Side {
 
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
-struct Line {
+pub(crate) struct Line {
     name: String,
-    peer: Side,
-    cordis: Side,
+    pub(crate) peer: Side,
+    pub(crate) cordis: Side,
     /// Cost of Cordis over cost of the peer: of the medians, and the range over the repeats.
     ratio: Option<Spread>,
     budget: Option<f64>,
-    verdict: &'static str,
+    pub(crate) verdict: &'static str,
 }
 
 impl Line {
-    fn new(name: &str, budget: Option<f64>) -> Self {
+    pub(crate) fn new(name: &str, budget: Option<f64>) -> Self {
         let (peer, cordis) = (Side::default(), Side::default());
         Self { name: name.into(), peer, cordis, ratio: None, budget, verdict: "n/a" }
     }
 
-    fn sum_up(&mut self) {
+    pub(crate) fn sum_up(&mut self) {
         self.peer.sum_up();
         self.cordis.sum_up();
         let pairs = self.peer.samples.iter().zip(&self.cordis.samples);
@@ -204,7 +220,7 @@ impl Line {
         }
     }
 
-    fn notes(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
         let note = |who, side: &Side| {
             side.note.as_ref().map(|note| format!("{}, {who}: {note}\n", self.name))
         };
@@ -314,21 +330,7 @@ fn finish(
         .iter()
         .map(|line| if speed { body(line) } else { without_speed(body(line)) })
         .collect();
-    let header = [
-        "row",
-        "rps peer",
-        "cordis",
-        "p50 us peer",
-        "cordis",
-        "p99 us peer",
-        "cordis",
-        "cost peer",
-        "cordis",
-        "ratio",
-        "budget",
-        "",
-    ];
-    let header = if speed { header.to_vec() } else { without_speed(header.to_vec()) };
+    let header = if speed { HEADER.to_vec() } else { without_speed(HEADER.to_vec()) };
     text.push_str(&report::table(&header, &cells));
     text.push_str(&format!("\ncost: {unit}, median and range of {} runs\n", args.repeats));
     lines.iter().flat_map(Line::notes).for_each(|note| text.push_str(&note));
@@ -336,7 +338,7 @@ fn finish(
     Ok(lines.iter().all(|line| line.verdict != "OVER" && line.verdict != "n/a"))
 }
 
-fn text_cells(line: &Line, decimals: usize) -> Vec<String> {
+pub(crate) fn text_cells(line: &Line, decimals: usize) -> Vec<String> {
     let missing = || "n/a".to_owned();
     let median = |spread: Option<Spread>, decimals: usize| {
         spread.map_or_else(missing, |spread| format!("{:.decimals$}", spread.median))

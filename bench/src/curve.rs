@@ -125,7 +125,7 @@ fn measure_point(launch: &Launch, row: &CurveRow, args: &CompareArgs) -> Result<
         let request_bytes = Workload::new(workload, 0).map_err(Fault::usage)?.request_bytes_max();
         let pipeline = (UNDER_WAY_BYTES / request_bytes).clamp(1, 100) as u64;
         let cpus = &args.pair.load_cpu.0;
-        fill_in_pipelines(&server, workload.clone(), requests, cpus, pipeline)
+        fill_in_pipelines(server.target(), workload.clone(), requests, cpus, pipeline)
     };
     let load = |requests| send(&workload, requests);
     // The first requests make a server grow what it keeps for any: buffers, code, connections. They

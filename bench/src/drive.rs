@@ -6,6 +6,8 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -51,11 +53,40 @@ pub(crate) struct Phase {
     pub(crate) silence_ns_max: u64,
 }
 
+/// What someone beside the load does meanwhile: latencies of its stages are told apart, and it says
+/// when the load is over.
+#[derive(Debug)]
+pub(crate) struct Stages {
+    count: usize,
+    current: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Stages {
+    /// So many stages, of which the first has begun.
+    pub(crate) fn new(count: usize) -> Self {
+        Self { count, current: AtomicUsize::new(0), over: AtomicBool::new(false) }
+    }
+
+    /// Counts the replies that come from now on to another stage.
+    pub(crate) fn enter(&self, stage: usize) {
+        // Ordering: a reply that comes at this very moment belongs to either.
+        self.current.store(stage.min(self.count - 1), Ordering::Relaxed);
+    }
+
+    /// Ends the load.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What a phase saw.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     /// Latency of every reply, in nanoseconds.
     pub(crate) latencies_ns: Histogram<u64>,
+    /// The same by the stage in which the reply came, where there are stages.
+    pub(crate) stages_ns: Vec<Histogram<u64>>,
     /// Replies of all kinds.
     pub(crate) replies: u64,
     /// Null replies.
@@ -75,10 +106,9 @@ pub(crate) struct Tally {
 impl Tally {
     /// A tally of nothing.
     pub(crate) fn new() -> Self {
-        let latencies_ns = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-            .expect("1 <= low, 2 * low <= high, 3 digits: the bounds are valid");
         Self {
-            latencies_ns,
+            latencies_ns: latencies(),
+            stages_ns: Vec::new(),
             replies: 0,
             nulls: 0,
             errors: Vec::new(),
@@ -92,6 +122,10 @@ impl Tally {
     /// Adds what another thread saw in the same phase.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.latencies_ns += &other.latencies_ns;
+        self.stages_ns.resize_with(self.stages_ns.len().max(other.stages_ns.len()), latencies);
+        for (sum, stage) in self.stages_ns.iter_mut().zip(&other.stages_ns) {
+            *sum += stage;
+        }
         self.replies += other.replies;
         self.nulls += other.nulls;
         for (text, count) in &other.errors {
@@ -118,6 +152,12 @@ impl Tally {
             *seen += count;
         }
     }
+}
+
+/// No latencies yet, in nanoseconds.
+pub(crate) fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
+        .expect("1 <= low, 2 * low <= high, 3 digits: the bounds are valid")
 }
 
 /// Copies a text with each run of [`DIGITS`] digits or more as one `*`; returns its length.
@@ -201,6 +241,7 @@ pub(crate) struct Driver {
     issued: u64,
     unanswered: u64,
     stopped: bool,
+    stages: Option<Arc<Stages>>,
     schedule: Option<Schedule>,
     /// The next request of the schedule whose connection was not yet woken for it.
     next_due: u64,
@@ -209,7 +250,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// A driver of connected streams.
-    pub(crate) fn new(streams: Vec<Stream>, workload: Workload, phase: Phase) -> io::Result<Self> {
+    pub(crate) fn new(
+        streams: Vec<Stream>,
+        workload: Workload,
+        phase: Phase,
+        stages: Option<Arc<Stages>>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
@@ -238,6 +284,7 @@ impl Driver {
             issued: 0,
             unanswered: 0,
             stopped: false,
+            stages,
             schedule: None,
             next_due: 0,
             timer_armed_for: None,
@@ -252,12 +299,18 @@ impl Driver {
         self.begin(phase);
         let mut events = Events::with_capacity(EVENTS_MAX);
         let (mut heard_ns, mut heard_replies) = (0, 0);
+        let mut due = None;
         for index in 0..self.connections.len() {
             self.pump(index, 0)?;
         }
         loop {
             let now_ns = self.now_ns();
             self.stopped |= self.phase.until_ns.is_some_and(|until_ns| now_ns >= until_ns);
+            if !self.stopped && self.stages.as_ref().is_some_and(|s| s.over.load(Ordering::Relaxed))
+            {
+                self.stopped = true;
+                due = self.schedule.map(|schedule| schedule.due(now_ns));
+            }
             if self.unanswered == 0 && (self.stopped || self.issued >= self.requests()) {
                 break;
             }
@@ -280,7 +333,11 @@ impl Driver {
         }
         let mut tally = std::mem::replace(&mut self.tally, Tally::new());
         tally.elapsed_ns = self.now_ns();
-        tally.unsent = self.schedule.map_or(0, |schedule| schedule.requests - self.issued);
+        let scheduled = due.or(self.schedule.map(|schedule| schedule.requests));
+        tally.unsent = scheduled.map_or(0, |count| count - self.issued);
+        for stage in &tally.stages_ns {
+            tally.latencies_ns += stage;
+        }
         Ok(tally)
     }
 
@@ -297,6 +354,8 @@ impl Driver {
                 Some(schedule) => Ledger::open(index as u64, schedule, phase.window),
             };
         }
+        let stage_count = self.stages.as_ref().map_or(0, |stages| stages.count);
+        self.tally.stages_ns.resize_with(stage_count, latencies);
         self.workload.number_from(phase.sequence);
         self.phase = phase;
         self.issued = 0;
@@ -396,10 +455,11 @@ impl Driver {
             fed.map_err(|malformed| Fault::failed(malformed.to_string()))?;
             tally.received_bytes += bytes as u64;
             tally.replies += replies;
-            connection
-                .ledger
-                .answered(now_ns, replies, &mut tally.latencies_ns)
-                .map_err(Fault::failed)?;
+            let latencies_ns = match &self.stages {
+                None => &mut tally.latencies_ns,
+                Some(stages) => &mut tally.stages_ns[stages.current.load(Ordering::Relaxed)],
+            };
+            connection.ledger.answered(now_ns, replies, latencies_ns).map_err(Fault::failed)?;
             self.unanswered -= replies;
             // A short read means that the socket is drained: the next edge will tell of more.
             if bytes < self.buffer.len() {
@@ -477,6 +537,17 @@ mod tests {
         }
         assert_eq!(tally.errors.len(), ERROR_TEXTS_MAX);
         assert_eq!(tally.errors.iter().map(|(_, count)| count).sum::<u64>(), 100);
+    }
+
+    #[test]
+    fn tallies_of_stages_add_up_stage_by_stage() {
+        let (mut sum, mut other) = (Tally::new(), Tally::new());
+        other.stages_ns.resize_with(2, latencies);
+        other.stages_ns[1].saturating_record(5_000);
+        sum.merge(&other);
+        sum.merge(&other);
+        let counts: Vec<u64> = sum.stages_ns.iter().map(Histogram::len).collect();
+        assert_eq!(counts, [0, 2]);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Connections are made before any thread starts, so that a server that refuses them is reported
 //! at once; the threads then meet at barriers between the phases.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use crate::drive::{Driver, Phase, Tally};
+use crate::drive::{Driver, Phase, Stages, Tally};
 use crate::fault::Fault;
 use crate::link::{Link, Target};
 use crate::process::pin_this_thread;
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<f64>,
     /// Time of load that is not counted.
     pub(crate) warmup: Duration,
+    /// Latencies are told apart by these, and the load ends with them. Not with a warm-up.
+    pub(crate) stages: Option<Arc<Stages>>,
 }
 
 impl Plan {
@@ -57,6 +59,7 @@ impl Plan {
             limit: Limit::Requests(requests),
             rate: None,
             warmup: Duration::ZERO,
+            stages: None,
         }
     }
 
@@ -96,7 +99,7 @@ impl Plan {
             streams.push(Link::open(&self.target)?.into_stream());
         }
         let workload = Workload::new(&self.workload, thread).map_err(Fault::usage)?;
-        Driver::new(streams, workload, self.phase(thread))
+        Driver::new(streams, workload, self.phase(thread), self.stages.clone())
             .map_err(|error| Fault::failed(format!("cannot set up the readiness loop: {error}")))
     }
 }
@@ -148,4 +151,62 @@ fn prepare(plan: &Plan, thread: usize, driver: &mut Driver) -> Result<(), Fault>
         driver.run(plan.warmup_phase(thread))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    /// Answers every PING on one connection, and counts them.
+    fn pong(listener: &TcpListener, count: &AtomicUsize) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 4096];
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            let calls = buffer[..bytes].iter().filter(|&&byte| byte == b'*').count();
+            if stream.write_all("+PONG\r\n".repeat(calls).as_bytes()).is_err() {
+                return;
+            }
+            count.fetch_add(calls, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn load_with_stages_tells_them_apart_and_ends_with_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (count, stages) = (AtomicUsize::new(0), Arc::new(Stages::new(2)));
+        let plan = Plan {
+            pipeline: 10,
+            limit: Limit::Duration(Duration::from_secs(600)),
+            rate: Some(2000.0),
+            stages: Some(Arc::clone(&stages)),
+            ..Plan::new(Target::loopback(port), WorkloadSpec::uniform("PING", 1, 0), 1)
+        };
+        let begun = Instant::now();
+        let reached = |wanted: usize| {
+            while count.load(Ordering::SeqCst) < wanted && begun.elapsed().as_secs() < 60 {
+                std::thread::yield_now();
+            }
+        };
+        let tally = std::thread::scope(|scope| {
+            scope.spawn(|| pong(&listener, &count));
+            scope.spawn(|| {
+                reached(50);
+                stages.enter(1);
+                reached(100);
+                stages.end();
+            });
+            run(&plan, || ()).unwrap().0
+        });
+        let counts: Vec<u64> = tally.stages_ns.iter().map(hdrhistogram::Histogram::len).collect();
+        assert!(counts.iter().all(|&count| count > 0), "{counts:?}");
+        assert_eq!(counts.iter().sum::<u64>(), tally.replies);
+        assert_eq!(tally.latencies_ns.len(), tally.replies);
+        // What the next ten minutes would have sent is not missing.
+        assert!(tally.unsent < 100_000, "{}", tally.unsent);
+    }
 }

@@ -3,11 +3,13 @@
 //! A request's way through the modules: `options` make a plan, `load` connects and starts threads,
 //! each `drive`s its connections with requests from a `workload` (keys from `sample`), at the times
 //! of `pace`, and skips replies with `resp`. `compare` and `hit_ratio` start servers (`process`) and
-//! load them row by row (`rows`, `measure`, `curve`). Only `report` prints. No module knows the
+//! load them row by row (`rows`, `measure`, `curve`); `migrate` does so with proxies and clusters
+//! (`cluster`). Only `report` prints. No module knows the
 //! engine: what is measured is what a client sees, and what the kernel counts.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
+mod cluster;
 mod compare;
 mod curve;
 mod drive;
@@ -17,6 +19,7 @@ mod huge;
 mod link;
 mod load;
 mod measure;
+mod migrate;
 mod options;
 mod pace;
 mod process;
@@ -50,6 +53,8 @@ enum Command {
     HitRatio(Box<hit_ratio::HitRatioArgs>),
     /// Measure what others feel while one client works on values of millions of elements
     Huge(Box<huge::HugeArgs>),
+    /// Measure proxies beside nutcracker, and what clients feel while slots move
+    Migrate(Box<migrate::MigrateArgs>),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +88,7 @@ fn run(command: &Command) -> Result<bool, Fault> {
         Command::Compare(args) => compare::run(args),
         Command::HitRatio(args) => hit_ratio::run(args).map(|()| true),
         Command::Huge(args) => huge::run(args).map(|()| true),
+        Command::Migrate(args) => migrate::run(args),
     }
 }
 
@@ -95,7 +101,8 @@ fn fail(fault: &Fault) -> ExitCode {
 fn one_line(message: &str) -> String {
     let told = message.split("\n\n").next().unwrap_or(message);
     if told.starts_with("Load generator") {
-        return "a command is needed: load, compare, hit-ratio or huge (see --help)".into();
+        return "a command is needed: load, compare, hit-ratio, huge or migrate (see --help)"
+            .into();
     }
     let words: Vec<&str> = told.split_whitespace().collect();
     words.join(" ").trim_start_matches("error: ").to_owned()

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::compare::{CompareArgs, Tool};
 use crate::fault::Fault;
-use crate::link::Value;
+use crate::link::{Target, Value};
 use crate::load::{self, Plan};
 use crate::process::{Launch, Server, spawn_pinned};
 use crate::rows::{MemoryRow, Prepare, SpeedRow};
@@ -95,13 +95,13 @@ impl Bench<'_> {
             Prepare::Keys => {
                 let workload = self.workload("SET key:__seq__ __data__");
                 let keys = workload.keys;
-                fill(&self.server, workload, keys, cpus)?;
+                fill(self.server.target(), workload, keys, cpus)?;
                 self.keys_loaded = true;
                 Ok(())
             }
             Prepare::Fill { key, command } => {
                 self.server.link()?.call(&["DEL", key])?;
-                fill(&self.server, self.workload(command), requests, cpus)
+                fill(self.server.target(), self.workload(command), requests, cpus)
             }
         }
     }
@@ -188,19 +188,19 @@ fn parse_csv(text: &str) -> Option<[f64; 3]> {
 }
 
 /// Sends a number of requests as fast as the server takes them.
-fn fill(
-    server: &Server,
+pub(crate) fn fill(
+    target: Target,
     workload: WorkloadSpec,
     requests: u64,
     cpus: &[usize],
 ) -> Result<(), Fault> {
-    fill_in_pipelines(server, workload, requests, cpus, FILL_PIPELINE)
+    fill_in_pipelines(target, workload, requests, cpus, FILL_PIPELINE)
 }
 
 /// Sends a number of requests as fast as the server takes them, at most some at once on each of the
 /// connections.
 pub(crate) fn fill_in_pipelines(
-    server: &Server,
+    target: Target,
     workload: WorkloadSpec,
     requests: u64,
     cpus: &[usize],
@@ -210,7 +210,7 @@ pub(crate) fn fill_in_pipelines(
         clients: FILL_CLIENTS,
         pipeline,
         cpus: cpus.to_vec(),
-        ..Plan::new(server.target(), workload, requests)
+        ..Plan::new(target, workload, requests)
     };
     let (tally, (), ()) = load::run(&plan, || ())?;
     match tally.errors.first() {
@@ -233,7 +233,7 @@ pub(crate) fn memory(
         let before_bytes = server.rss_bytes()?;
         // Values are part of the command; the size of data does not matter.
         let workload = WorkloadSpec::uniform(&row.command, keys, 0);
-        let filled = fill(&server, workload, keys, &args.pair.load_cpu.0);
+        let filled = fill(server.target(), workload, keys, &args.pair.load_cpu.0);
         results.push(filled.map_err(|fault| fault.to_string()).and_then(|()| {
             std::thread::sleep(SETTLE_TIME);
             let after_bytes = server.rss_bytes().map_err(|fault| fault.to_string())?;

@@ -24,7 +24,7 @@ impl Schedule {
     }
 
     /// Number of the thread's requests meant to leave by `now_ns`.
-    fn due(&self, now_ns: u64) -> u64 {
+    pub(crate) fn due(&self, now_ns: u64) -> u64 {
         let mut due = (now_ns as f64 / self.interval_ns) as u64;
         // The quotient is rounded otherwise than the product; the formula of the instant decides.
         while self.intended_ns(due) <= now_ns {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,8 @@ use crate::link::{Link, Target, Value};
 use crate::options::format_cpus;
 
 const START_TIME_MAX: Duration = Duration::from_secs(15);
-const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// `cordis up` gives each of its processes 5 s.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// Resolution of the times in `/proc/PID/stat`: USER_HZ is 100 on every Linux port in use.
 const TICK_NS: u64 = 10_000_000;
@@ -108,11 +110,112 @@ impl Launch {
     }
 }
 
-/// A running server, stopped when dropped, with a directory of its own that goes with it.
+/// A running program, stopped when dropped, with a directory of its own that goes with it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct Daemon {
     child: Child,
     dir: PathBuf,
+    line: String,
+}
+
+impl Daemon {
+    /// Starts a program on some processors. What it prints is kept in its directory, which
+    /// `arguments` may fill before.
+    ///
+    /// # Errors
+    /// A program that does not start.
+    pub(crate) fn start(
+        program: &Path,
+        cpus: &[usize],
+        arguments: impl FnOnce(&Path) -> io::Result<Vec<String>>,
+    ) -> Result<Self, Fault> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir =
+            std::env::temp_dir().join(format!("cordis-bench-{}-{number}", std::process::id()));
+        let cannot = |error| Fault::failed(format!("cannot prepare {}: {error}", dir.display()));
+        fs::create_dir_all(&dir).map_err(cannot)?;
+        let output = File::create(dir.join("output")).map_err(cannot)?;
+        let errors = output.try_clone().map_err(cannot)?;
+        let arguments = arguments(&dir).map_err(cannot)?;
+        let mut command = Command::new(program);
+        command.args(&arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = spawn_pinned(&mut command, cpus)?;
+        let line = format!("{} {}", program.display(), arguments.join(" "));
+        Ok(Self { child, dir, line })
+    }
+
+    /// Waits until something answers PING at `target`.
+    ///
+    /// # Errors
+    /// A program that ends at once or stays silent; with the end of its output.
+    pub(crate) fn wait_for(&mut self, target: &Target) -> Result<(), Fault> {
+        self.wait_until("does not answer", || {
+            let pong = Link::open(target).and_then(|mut link| link.call(&["PING"]));
+            matches!(pong, Ok(Value::Text(_)))
+        })
+    }
+
+    /// Waits until something holds.
+    ///
+    /// # Errors
+    /// A program that ends, or time that is over; with the end of its output.
+    pub(crate) fn wait_until(
+        &mut self,
+        fails: &str,
+        mut holds: impl FnMut() -> bool,
+    ) -> Result<(), Fault> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let (line, last) = (&self.line, self.last_output());
+                return Err(Fault::failed(format!("'{line}' ended ({status}): {last}")));
+            }
+            if holds() {
+                return Ok(());
+            }
+            std::thread::sleep(PROBE_INTERVAL);
+        }
+        Err(Fault::failed(format!("'{}' {fails}: {}", self.line, self.last_output())))
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// CPU time so far.
+    pub(crate) fn cpu(&self) -> CpuTime {
+        CpuTime::of(self.child.id())
+    }
+
+    fn last_output(&self) -> String {
+        let output = fs::read_to_string(self.dir.join("output")).unwrap_or_default();
+        let mut lines = output.lines().filter(|line| !line.trim().is_empty());
+        lines.next_back().unwrap_or("no output").trim().to_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Failures are of no use here: the child is gone, or the kill below ends it.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + STOP_TIME_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+            std::thread::sleep(PROBE_INTERVAL);
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    daemon: Daemon,
     port: u16,
 }
 
@@ -122,22 +225,11 @@ impl Server {
     /// # Errors
     /// A program that does not start, ends at once, or stays silent; with the end of its output.
     pub(crate) fn start(launch: &Launch) -> Result<Self, Fault> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let dir =
-            std::env::temp_dir().join(format!("cordis-bench-{}-{number}", std::process::id()));
-        let cannot = |error| Fault::failed(format!("cannot prepare {}: {error}", dir.display()));
-        fs::create_dir_all(&dir).map_err(cannot)?;
-        let output = File::create(dir.join("output")).map_err(cannot)?;
-        let errors = output.try_clone().map_err(cannot)?;
         let port = free_port()?;
-        let mut command = Command::new(&launch.program);
-        command.args(launch.command_line(port, &dir));
-        command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        let child = spawn_pinned(&mut command, &launch.cpus)?;
-        let mut server = Self { child, dir, port };
-        server.wait_until_ready(launch)?;
-        Ok(server)
+        let mut daemon =
+            Daemon::start(&launch.program, &launch.cpus, |dir| Ok(launch.command_line(port, dir)))?;
+        daemon.wait_for(&Target::loopback(port))?;
+        Ok(Self { daemon, port })
     }
 
     /// Where it listens.
@@ -157,7 +249,7 @@ impl Server {
 
     /// CPU time so far.
     pub(crate) fn cpu(&self) -> CpuTime {
-        CpuTime::of(self.child.id())
+        self.daemon.cpu()
     }
 
     /// How long its threads have been ready to run while something else had their processor; nothing
@@ -166,7 +258,7 @@ impl Server {
     /// # Source
     /// `/proc/PID/task/TID/schedstat`, second field.
     pub(crate) fn waited_ns(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.daemon.child.id()));
         let of = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
         tasks
             .into_iter()
@@ -178,49 +270,9 @@ impl Server {
 
     /// Resident memory, in bytes.
     pub(crate) fn rss_bytes(&self) -> Result<u64, Fault> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.child.id()));
         let line = status.as_deref().ok().and_then(|text| text.lines().find_map(vm_rss_kib));
         line.map(|kib| kib * 1024).ok_or_else(|| Fault::failed("cannot read the server's memory"))
-    }
-
-    fn wait_until_ready(&mut self, launch: &Launch) -> Result<(), Fault> {
-        let deadline = Instant::now() + START_TIME_MAX;
-        let program = launch.program.display();
-        while Instant::now() < deadline {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                let line = launch.command_line(self.port, &self.dir).join(" ");
-                let last = self.last_output();
-                return Err(Fault::failed(format!("'{program} {line}' ended ({status}): {last}")));
-            }
-            let pong = self.link().and_then(|mut link| link.call(&["PING"]));
-            if matches!(pong, Ok(Value::Text(_))) {
-                return Ok(());
-            }
-            std::thread::sleep(PROBE_INTERVAL);
-        }
-        Err(Fault::failed(format!("{program} does not answer: {}", self.last_output())))
-    }
-
-    fn last_output(&self) -> String {
-        let output = fs::read_to_string(self.dir.join("output")).unwrap_or_default();
-        let mut lines = output.lines().filter(|line| !line.trim().is_empty());
-        lines.next_back().unwrap_or("no output").trim().to_owned()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Failures are of no use here: the child is gone, or the kill below ends it.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let deadline = Instant::now() + STOP_TIME_MAX;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-            std::thread::sleep(PROBE_INTERVAL);
-        }
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -228,7 +280,8 @@ fn vm_rss_kib(line: &str) -> Option<u64> {
     line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-fn free_port() -> Result<u16, Fault> {
+/// A port that nothing listens on now.
+pub(crate) fn free_port() -> Result<u16, Fault> {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
