@@ -521,7 +521,7 @@ fn move_to_a_server_without_memory_fails_and_leaves_the_slots() {
         let number = |name: &str| shown[name].parse::<usize>().expect("a number");
         number("failed") > 0 && number("failed") + number("done") == SLOT_COUNT
     });
-    assert!(shown["error"].contains("OOM"), "{shown:?}");
+    assert!(["OOM", "MISMATCH"].iter().any(|why| shown["error"].contains(why)), "{shown:?}");
     let owned = cluster.settled();
     assert!(owned[0] > 100, "{owned:?}");
     assert_eq!(filled(&cluster), 30_000);
