@@ -97,6 +97,7 @@ fn cell(
         let _ends = Ends(&until);
         let safe = strike(cluster, (victim, fault, moment));
         cluster.whole();
+        cluster.all_arrived_whole();
         safe
     });
     for (_, worker) in &mut exact {

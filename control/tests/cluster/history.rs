@@ -572,6 +572,7 @@ pub(crate) fn missing(client: &mut Client, keys: &[String]) -> Vec<String> {
 /// Everything at the end of a history: values through both proxies, and the number of keys.
 fn check_end(cluster: &Cluster, workers: &mut [Worker], loaded: &[String], shared: &[AtomicU64]) {
     cluster.whole();
+    cluster.all_arrived_whole();
     let ports = [cluster.proxies[0].port, cluster.proxies[1].port];
     for (index, worker) in workers.iter_mut().enumerate() {
         worker.check_all(ports[index % 2]);

@@ -333,9 +333,7 @@ pub fn plan_import(
     node: &Node,
 ) -> Result<Plan, CommandError> {
     let import = client.import.as_mut().ok_or(CommandError::NOT_IMPORTING)?;
-    let is_plain =
-        command.keys == KeyRule::First && matches!(command.spec.handler, Handler::Data(_));
-    if !is_plain {
+    if !has_one_key(command, args) || !matches!(command.spec.handler, Handler::Data(_)) {
         return Err(CommandError::IMPORT_CALL);
     }
     let key = KeyRef::new(args.at(1));
@@ -352,6 +350,19 @@ pub fn plan_import(
         import.version = version;
     }
     Ok(Plan::One(node.owners.of(key.slot), Some(hint(key, 1))))
+}
+
+/// Whether a call touches one key, which is its first word: DEL may have more, and has one here.
+fn has_one_key(command: &Command, args: &Args<'_>) -> bool {
+    match command.keys {
+        KeyRule::First => true,
+        KeyRule::None => false,
+        KeyRule::Specs => {
+            let mut found = Vec::new();
+            find_keys(command.spec, args, &mut found);
+            matches!(found.as_slice(), [key] if key.index == 1)
+        }
+    }
 }
 
 /// The shards that a call needs, its first key, and the slot for whose sake it cannot run now, if

@@ -193,6 +193,19 @@ impl Source {
         self.attempt
     }
 
+    /// Whether this attempt is under way, and the slot served here should it fail.
+    pub fn is_trying(&self, attempt: Attempt) -> bool {
+        self.attempt == attempt
+            && matches!(
+                self.state,
+                SourceState::Opening
+                    | SourceState::Streaming
+                    | SourceState::Noting
+                    | SourceState::Frozen(_)
+                    | SourceState::Checking(_)
+            )
+    }
+
     /// Whether nothing will happen any more.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, SourceState::Done | SourceState::Cancelled | SourceState::Failed)

@@ -725,14 +725,13 @@ impl Core {
         error: &str,
     ) {
         let Some(index) = mv.task_of(slot) else { return };
-        if mv.tasks[index].source.attempt() != attempt {
+        // What was already on its way when an attempt was refused is refused too, for that reason only:
+        // a slot of which one key found no memory did not arrive whole either.
+        if !mv.tasks[index].source.is_trying(attempt) {
             return;
         }
         let is_final = ["OOM", "ACTIVE"].iter().any(|prefix| error.starts_with(prefix));
-        // Errors that only say that an earlier one has ended the attempt tell nothing new.
-        if !error.starts_with("STALEIMPORT") {
-            mv.note_error(format!("slot {slot}: {error}"));
-        }
+        mv.note_error(format!("slot {slot}: {error}"));
         let refusal = if is_final { Refusal::Final } else { Refusal::Retry };
         self.step_source(shard, mv, index, SourceEvent::Refused(attempt, refusal));
     }
