@@ -100,6 +100,30 @@ fn connections_beyond_maxclients_are_refused_in_the_words_of_redis() {
 }
 
 #[test]
+fn calls_received_together_are_spread_over_turns_when_they_take_long_together() {
+    const CALLS: usize = 3_000;
+    let ours = Process::cordis(1, &[]);
+    let mut client = ours.client();
+    let mut fill = vec!["RPUSH".to_owned(), "list".to_owned()];
+    fill.extend((0..500).map(|n| format!("element-{n}")));
+    assert_eq!(client.try_call(&fill).expect("the server reads"), b":500\r\n");
+    let turns = |client: &mut Client| {
+        let info = client.text("INFO cores");
+        let field = info.split(',').find_map(|field| field.strip_prefix("turns="));
+        field.and_then(|text| text.parse::<usize>().ok()).expect("a number of turns")
+    };
+    let before = turns(&mut client);
+    let begun = Instant::now();
+    // Without replies nothing but time makes a turn end.
+    let calls = [b"CLIENT REPLY OFF\r\n", &*b"LRANGE list 0 -1\r\n".repeat(CALLS)].concat();
+    client.send(&calls).expect("the server reads");
+    assert_eq!(client.call("CLIENT REPLY ON"), b"+OK\r\n");
+    let (spent, turns) = (begun.elapsed(), turns(&mut client) - before);
+    // They take 30 ms or more together.
+    assert!(turns >= 20, "{CALLS} calls took {spent:?} in {turns} turns");
+}
+
+#[test]
 fn termination_answers_what_was_read() {
     let mut ours = Process::cordis(2, &[]);
     let mut clients: Vec<Client> = (0..8).map(|_| ours.client()).collect();

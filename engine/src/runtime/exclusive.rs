@@ -408,7 +408,7 @@ impl Core {
             }
         }
         if set.contains(own) {
-            self.run_own_mail();
+            self.run_own_mail(None);
         }
     }
 

@@ -35,6 +35,8 @@ enum Flow {
     Hold,
 }
 
+/// Bytes of one session's input that are parsed in one go: its calls run before the rest is looked at.
+const PARSE_BYTES_MAX: usize = 64 * 1024;
 /// Most batches of mail that may wait for a full mailbox before input waits as well.
 const LATE_MAIL_MAX: usize = 16;
 
@@ -44,15 +46,17 @@ impl Core {
         if self.late_requests.iter().map(|late| late.len()).sum::<usize>() > LATE_MAIL_MAX {
             return false;
         }
-        let mut resumed = self.resume.len();
-        while resumed > 0 {
-            resumed -= 1;
+        let mut seen = 0;
+        for _ in 0..self.resume.len() {
             let Some(token) = self.resume.pop_front() else {
                 break;
             };
             self.resume_session(token);
+            seen += 1;
+            if seen % 4 == 0 && self.clock.ns_between(started, self.clock.ticks()) > budget_ns / 4 {
+                return true;
+            }
         }
-        let mut seen = 0;
         while let Some(input) = self.inputs.pop_front() {
             self.take_input(input);
             seen += 1;
@@ -93,7 +97,8 @@ impl Core {
             return self.ring.recycle(buffer);
         }
         if session.tail.is_empty() && session.may_run() {
-            return self.parse(token.index, Chunk::Buffer(buffer, len));
+            self.parse(token.index, Chunk::Buffer(buffer, len));
+            return;
         }
         session.take_in(self.ring.bytes(&buffer, len));
         self.ring.recycle(buffer);
@@ -122,7 +127,9 @@ impl Core {
         }
         if !session.tail.is_empty() && !session.needs_input() {
             let (tail, apart) = session.take_input();
-            self.parse(token.index, Chunk::Owned(tail, apart));
+            if self.parse(token.index, Chunk::Owned(tail, apart)) {
+                return;
+            }
         }
         let Some(session) = self.sessions.get_mut(token.index as usize) else {
             return;
@@ -139,17 +146,23 @@ impl Core {
         }
     }
 
-    /// Parses the calls in `chunk`, which is all the input that the session has.
-    fn parse(&mut self, index: u32, chunk: Chunk) {
+    /// Parses the calls in `chunk`, which is all the input that the session has. Whether it stopped with
+    /// calls left that could have been taken: the session is resumed for them when the round ends.
+    fn parse(&mut self, index: u32, chunk: Chunk) -> bool {
         let number = self.round.chunks.len() as u32;
         self.round.chunks.push(chunk);
         let word_bytes_max = self.node.config.proto_max_bulk_bytes();
         let mut at = 0;
+        let mut is_enough = false;
         loop {
             let base = self.round.ranges.len();
             let bytes = self.round.chunks[number as usize].bytes(&self.ring);
             let session = &mut self.sessions[index as usize];
             if at >= bytes.len() || session.closing {
+                break;
+            }
+            if at >= PARSE_BYTES_MAX {
+                is_enough = true;
                 break;
             }
             // Asked for each call: AUTH may have come before it.
@@ -191,11 +204,12 @@ impl Core {
                 }
             }
         }
-        self.keep_rest(index, number, at);
+        self.keep_rest(index, number, at, is_enough);
+        is_enough
     }
 
-    /// Keeps what was not run for later.
-    fn keep_rest(&mut self, index: u32, number: u32, at: usize) {
+    /// Keeps what was not run for later; `goes_on` if it could have been.
+    fn keep_rest(&mut self, index: u32, number: u32, at: usize, goes_on: bool) {
         let chunk = &mut self.round.chunks[number as usize];
         let session = &mut self.sessions[index as usize];
         invariant!(session.tail.is_empty(), "a session's input is in two places");
@@ -216,7 +230,8 @@ impl Core {
         }
         session.set_long_word_apart();
         session.client.query_bytes = session.input_bytes();
-        if !session.tail.is_empty() && session.stall == Stall::None && !session.may_run() {
+        let stops = session.stall == Stall::None && !session.may_run();
+        if !session.tail.is_empty() && (goes_on || stops) {
             // It stopped for its output or its requests: both may be done when the round ends.
             self.round.hungry.push(Token { index, generation: session.generation });
         }

@@ -11,6 +11,7 @@ use crate::commands::keys::FoundKey;
 use crate::commands::long::LongOp;
 use crate::net::session::Session;
 use crate::resp::reply::OutBuf;
+use crate::runtime::clock::Clock;
 use crate::runtime::exclusive::{Exclusive, Work};
 use crate::runtime::peers::Letter;
 use crate::runtime::ring::{BufferId, Ring, Token};
@@ -18,6 +19,14 @@ use crate::runtime::turn::Core;
 use crate::shard::batch::{MailBatch, Origin, Ran, Request, Runner, Target};
 use crate::shard::state::Shard;
 use crate::units::{CoreId, ShardId};
+
+/// Time after which a turn runs no more of what it has taken in: calls that were received together
+/// may take long together, however short each is.
+const RUN_BUDGET_NS: u64 = 500_000;
+/// Requests that are mailed together: whoever runs them looks at the clock in between.
+const MAIL_REQUESTS_MAX: usize = 128;
+/// Mail that is kept for use again.
+const SPARE_MAIL_MAX: usize = 64;
 
 /// Received bytes that a round's requests point into.
 #[derive(Debug)]
@@ -77,6 +86,11 @@ pub struct Round {
 }
 
 impl Round {
+    /// Whether something that was gathered has not run for want of time.
+    pub fn is_unfinished(&self) -> bool {
+        self.batches.iter().any(|(requests, _)| !requests.is_empty())
+    }
+
     /// An empty round for this many shards.
     pub fn new(shard_count: usize) -> Self {
         Self {
@@ -96,8 +110,9 @@ impl Round {
 }
 
 impl Core {
-    /// Runs everything that was gathered and ends the round.
-    pub(super) fn run_round(&mut self) {
+    /// Runs what was gathered, until [`RUN_BUDGET_NS`] after `started`; the round ends when nothing is
+    /// left of it. New input waits until then, so that nothing overtakes.
+    pub(super) fn run_round(&mut self, started: u64) {
         let own = self.own().index();
         for step in 0..self.round.batches.len() {
             // The own shard first: others may become free meanwhile.
@@ -107,13 +122,17 @@ impl Core {
                 step => step,
             };
             if !self.round.batches[index].0.is_empty() {
-                self.run_batch(ShardId(index as u16));
+                self.run_batch(ShardId(index as u16), started);
             }
         }
-        self.end_round();
+        self.settle_round();
+        if !self.round.is_unfinished() {
+            self.end_round();
+        }
     }
 
-    fn end_round(&mut self) {
+    /// Lets replies leave that are due.
+    fn settle_round(&mut self) {
         let mut unsettled = std::mem::take(&mut self.round.unsettled);
         for index in unsettled.drain(..) {
             if let Some(session) = self.sessions.get_mut(index as usize) {
@@ -122,6 +141,9 @@ impl Core {
             }
         }
         self.round.unsettled = unsettled;
+    }
+
+    fn end_round(&mut self) {
         while let Some(token) = self.round.hungry.pop() {
             let is_ready = |session: &mut Session| {
                 // Else whoever settles it resumes it.
@@ -146,13 +168,13 @@ impl Core {
     }
 
     /// Runs the requests gathered for a shard: here if its door can be had, else by mail.
-    fn run_batch(&mut self, id: ShardId) {
+    fn run_batch(&mut self, id: ShardId, started: u64) {
         let index = id.index();
         let is_own = id == self.own();
         if let Some(mut held) = self.held[index].take() {
             let runs_here = is_own || self.catch_up(&mut held);
             if runs_here {
-                self.run_here(&mut held);
+                self.run_here(&mut held, started);
             }
             self.held[index] = Some(held);
             if runs_here {
@@ -161,19 +183,23 @@ impl Core {
         } else if !is_own && let Some(mut held) = self.peers.shards[index].try_take(self.id) {
             let runs_here = self.catch_up(&mut held);
             if runs_here {
-                self.stats.door_requests.add(self.round.batches[index].0.len() as u64);
-                self.run_here(&mut held);
+                let count = self.round.batches[index].0.len();
+                self.run_here(&mut held, started);
+                let ran = count - self.round.batches[index].0.len();
+                self.stats.door_requests.add(ran as u64);
             }
             self.release(held);
             if runs_here {
                 return;
             }
         }
-        let batch = self.copy_batch(index);
-        if is_own {
-            self.own_pending.push_back(batch);
-        } else {
-            self.mail_requests(id, batch);
+        while !self.round.batches[index].0.is_empty() {
+            let batch = self.copy_batch(index);
+            if is_own {
+                self.own_pending.push_back(batch);
+            } else {
+                self.mail_requests(id, batch);
+            }
         }
     }
 
@@ -195,8 +221,9 @@ impl Core {
         self.mailed[index] == 0
     }
 
-    /// Runs the requests gathered for a held shard, on the bytes where they were received.
-    fn run_here(&mut self, shard: &mut Shard) {
+    /// Runs the requests gathered for a held shard, on the bytes where they were received, as many as
+    /// there is time for.
+    fn run_here(&mut self, shard: &mut Shard, started: u64) {
         let index = shard.id.index();
         let (mut requests, mut origins) = std::mem::take(&mut self.round.batches[index]);
         let mut runner = Runner {
@@ -211,7 +238,12 @@ impl Core {
         let slow_ns = self.node.slow_ns();
         let mut ticks = self.clock.ticks();
         let mut moved = Vec::new();
+        let mut done = requests.len();
         for (i, (request, origin)) in requests.iter().zip(&origins).enumerate() {
+            if i > 0 && self.clock.ns_between(started, ticks) > RUN_BUDGET_NS {
+                done = i;
+                break;
+            }
             if i % 16 == 0 && requests.len() > 1 {
                 Runner::prefetch(shard, &requests[i..]);
             }
@@ -258,8 +290,8 @@ impl Core {
                 }
             }
         }
-        requests.clear();
-        origins.clear();
+        requests.drain(..done);
+        origins.drain(..done);
         self.round.batches[index] = (requests, origins);
         for (request, words, origin, left) in moved {
             self.run_again(&request, words, origin, left);
@@ -288,11 +320,15 @@ impl Core {
         batch.run(&mut runner, shard);
     }
 
-    /// Runs requests for the own shard: those that waited for it, then those that others mailed.
-    pub(super) fn run_own_mail(&mut self) {
+    /// Runs requests for the own shard: those that waited for it, then those that others mailed, until
+    /// [`RUN_BUDGET_NS`] after `started`, if that is given.
+    pub(super) fn run_own_mail(&mut self, started: Option<u64>) {
         let own = self.own().index();
         let Some(mut held) = self.held[own].take() else {
             return;
+        };
+        let has_time = |clock: &Clock| {
+            started.is_none_or(|begun| clock.ns_between(begun, clock.ticks()) <= RUN_BUDGET_NS)
         };
         while let Some(mut batch) = self.own_pending.pop_front() {
             self.run_mail(&mut batch, &mut held);
@@ -301,6 +337,9 @@ impl Core {
         for from in 0..self.peers.core_count() {
             // At most a mailbox full, so that a turn ends.
             for _ in 0..64 {
+                if !has_time(&self.clock) {
+                    break;
+                }
                 let Some(mut batch) = held.inbox[from].try_recv() else {
                     break;
                 };
@@ -337,10 +376,12 @@ impl Core {
         }
     }
 
+    /// Copies requests that were gathered for a shard, as many as one mail carries.
     fn copy_batch(&mut self, index: usize) -> Box<MailBatch> {
         let mut batch = self.spare_mail.pop().unwrap_or_default();
         let (mut requests, mut origins) = std::mem::take(&mut self.round.batches[index]);
-        for (request, origin) in requests.drain(..).zip(origins.drain(..)) {
+        let count = requests.len().min(MAIL_REQUESTS_MAX);
+        for (request, origin) in requests.drain(..count).zip(origins.drain(..count)) {
             let chunk = &self.round.chunks[request.chunk as usize];
             let (first, count) = (request.words.0 as usize, request.words.1 as usize);
             let args = chunk.args(&self.ring, &self.round.ranges[first..first + count]);
@@ -447,7 +488,7 @@ impl Core {
             from = to;
         }
         batch.reset();
-        if self.spare_mail.len() < 16 {
+        if self.spare_mail.len() < SPARE_MAIL_MAX {
             self.spare_mail.push(batch);
         }
     }

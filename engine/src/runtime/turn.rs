@@ -270,10 +270,13 @@ impl Core {
         let started = self.clock.ticks();
         loop {
             self.note_event_flags();
-            self.run_own_mail();
-            let more = self.intake(started, INTAKE_BUDGET_NS);
-            self.run_round();
-            self.run_exclusive();
+            self.run_own_mail(Some(started));
+            // What has been taken in and not run comes before anything new.
+            let more = self.round.is_unfinished() || self.intake(started, INTAKE_BUDGET_NS);
+            self.run_round(started);
+            if !self.round.is_unfinished() {
+                self.run_exclusive();
+            }
             self.send_woken();
             self.settle_outbox(None);
             let elapsed = self.clock.ns_between(started, self.clock.ticks());
@@ -333,6 +336,7 @@ impl Core {
     fn has_work(&self) -> bool {
         !self.inputs.is_empty()
             || !self.resume.is_empty()
+            || self.round.is_unfinished()
             || !self.sliced.is_empty()
             || !self.long.is_empty()
             || self.exclusive_ready()
@@ -827,13 +831,16 @@ impl Core {
             return;
         };
         if session.closing && !session.receiving && session.sending_bytes == 0 {
-            // Not now: requests of this turn may still name its index.
+            // Not now: requests of this round may still name its index.
             self.gone.push(token);
         }
     }
 
     /// Forgets sessions that have ended, as many as there is time for: each closes a socket.
     fn bury_sessions(&mut self) {
+        if self.round.is_unfinished() {
+            return;
+        }
         let begun = self.clock.ticks();
         while let Some(token) = self.gone.pop() {
             if self.session_mut(token).is_some() {
