@@ -20,6 +20,8 @@ use crate::observe::latency::{Delays, Event};
 use crate::observe::slowlog::{Slow, SlowLog};
 use crate::pubsub::registry::Registry;
 use crate::resp::error::CommandError;
+use crate::shard::evict::Policy;
+use crate::shard::state::Shard;
 use crate::slots::owner::{Access, SlotOwners};
 use crate::slots::state::SlotState;
 use crate::units::{CoreId, Ms, SlotId};
@@ -100,6 +102,8 @@ pub struct CoreStats {
     pub errors: ErrorCounts,
     /// Memory of tables and entries of the core's shard, as of its last turn.
     pub data_bytes: Gauge,
+    /// Keys of its shard that may be evicted; kept only while memory is limited.
+    pub evictable_keys: Gauge,
     /// Requests run through a door that another core had parked, and requests mailed.
     pub door_requests: Cell,
     /// See `door_requests`.
@@ -132,6 +136,7 @@ impl CoreStats {
             error_replies: Cell::default(),
             errors: ErrorCounts::default(),
             data_bytes: Gauge::default(),
+            evictable_keys: Gauge::default(),
             door_requests: Cell::default(),
             mail_requests: Cell::default(),
             turns: Histogram::default(),
@@ -413,6 +418,31 @@ impl Node {
     /// Memory of tables and entries of all shards.
     pub fn data_bytes(&self) -> i64 {
         self.cores.iter().map(|core| core.data_bytes.get()).sum()
+    }
+
+    /// Takes note of what a shard holds, before its door is let go of: who holds the door is the only one
+    /// who writes these gauges.
+    #[inline]
+    pub fn note_shard(&self, shard: &Shard) {
+        let stats = self.core(shard.id.core());
+        // A borrowed shard's gauges lie with its core: they are left alone if nothing has changed.
+        if stats.data_bytes.get() != shard.data_bytes {
+            stats.data_bytes.set(shard.data_bytes);
+        }
+        if self.config.maxmemory() > 0 {
+            let is_volatile = self.config.maxmemory_policy().is_volatile();
+            let dbs =
+                shard.keys.dbs().map(|(_, db)| if is_volatile { db.expiring() } else { db.len() });
+            stats.evictable_keys.set(dbs.sum::<usize>() as i64);
+        }
+    }
+
+    /// Whether memory is over its limit, and what keys may go.
+    pub fn must_evict(&self) -> bool {
+        let limit = self.config.maxmemory();
+        limit > 0
+            && self.used_bytes() > limit
+            && self.config.maxmemory_policy() != Policy::NoEviction
     }
 
     /// Takes note of what the allocator says: bytes in use, and resident.

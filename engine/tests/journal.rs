@@ -225,6 +225,10 @@ fn check_effect(record: &Record) {
     // PFCOUNT is no write, and stores what it has counted all the same.
     let may_write = command.spec.is_write() || command.spec.name == "pfcount";
     assert!(may_write, "an effect that writes nothing: {text}");
+    assert!(
+        record.slot.is_none() || dispatch::is_effect_on_one_key(command, &args),
+        "an effect that the target of a move refuses: {text}"
+    );
     let mut keys = Vec::new();
     find_keys(command.spec, &args, &mut keys);
     // A list that is rotated is named twice.

@@ -99,6 +99,86 @@ fn connections_beyond_maxclients_are_refused_in_the_words_of_redis() {
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&want));
 }
 
+/// Sets keys in portions; returns how many were refused.
+fn set_many(client: &mut Client, keys: impl Iterator<Item = String>, value: &str) -> usize {
+    let (mut refused, mut sent) = (0, 0);
+    let mut read = |client: &mut Client, count: usize| {
+        for _ in 0..count {
+            refused += usize::from(client.read_reply().expect("it replies") != b"+OK\r\n");
+        }
+    };
+    for key in keys {
+        client.send_call(&["SET".to_owned(), key, value.to_owned()]).expect("the server reads");
+        sent += 1;
+        if sent == 100 {
+            read(client, std::mem::take(&mut sent));
+        }
+    }
+    read(client, sent);
+    refused
+}
+
+fn key_count(client: &mut Client) -> usize {
+    let size = client.text("DBSIZE");
+    size.trim_start_matches(':').trim().parse().expect("a number")
+}
+
+#[test]
+fn memory_limit_is_kept_on_two_cores_as_on_one() {
+    let value = "v".repeat(1_000);
+    let mut counts = Vec::new();
+    for cores in [1, 2] {
+        let ours =
+            Process::cordis(cores, &["--maxmemory", "20mb", "--maxmemory-policy", "allkeys-lru"]);
+        let mut client = ours.client();
+        let refused = set_many(&mut client, (0..20_000).map(|n| format!("{n}")), &value);
+        assert_eq!(refused, 0, "{cores} cores");
+        for part in 0..20 {
+            let keys = (0..1_000).map(|n| format!("{part}-{n}"));
+            assert_eq!(set_many(&mut client, keys, &value), 0, "{cores} cores");
+            counts.push((cores, key_count(&mut client)));
+        }
+    }
+    let of = |cores| counts.iter().filter(move |(c, _)| *c == cores).map(|(_, count)| *count);
+    let (least, most) = (of(1).min().unwrap_or(0), of(1).max().unwrap_or(0));
+    for count in of(2) {
+        assert!(count > least * 3 / 4 && count < most * 5 / 4, "{counts:?}");
+    }
+}
+
+#[test]
+fn write_passes_while_keys_of_another_core_may_go() {
+    let ours = Process::cordis(2, &["--maxmemory-policy", "allkeys-lru"]);
+    let mut client = ours.client();
+    let value = "v".repeat(1_000);
+    // All on one core: the other has nothing to evict.
+    assert_eq!(set_many(&mut client, (0..10_000).map(|n| format!("{{t}}{n}")), &value), 0);
+    assert_eq!(client.text("CONFIG SET maxmemory 8mb"), "+OK\r\n");
+    assert_eq!(set_many(&mut client, (0..5_000).map(|n| format!("{{x{n}}}")), "w"), 0);
+    eventually(Duration::from_secs(5), "memory is below the limit", || {
+        (key_count(&mut client) < 12_000).then_some(())
+    });
+    // Where nothing may go, a write is refused as ever.
+    assert_eq!(client.text("CONFIG SET maxmemory-policy noeviction"), "+OK\r\n");
+    assert_eq!(client.text("CONFIG SET maxmemory 1mb"), "+OK\r\n");
+    assert!(client.text("SET y 1").starts_with("-OOM"));
+}
+
+#[test]
+fn client_that_is_paused_goes_on_soon_after_the_pause_is_called_off() {
+    let ours = Process::cordis(2, &[]);
+    let (mut one, mut other) = (ours.client(), ours.client());
+    assert_eq!(other.call("CLIENT PAUSE 60000 WRITE"), b"+OK\r\n");
+    one.send(b"SET k v\r\n").expect("the server reads");
+    eventually(Duration::from_secs(5), "the server has received it", || {
+        other.text("CLIENT LIST").contains("cmd=set").then_some(())
+    });
+    assert_eq!(other.call("CLIENT UNPAUSE"), b"+OK\r\n");
+    let begun = Instant::now();
+    assert_eq!(one.read_reply().expect("it replies"), b"+OK\r\n");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn calls_received_together_are_spread_over_turns_when_they_take_long_together() {
     const CALLS: usize = 3_000;

@@ -84,7 +84,7 @@ impl Cluster {
         let id = self.begin_move(from, ranges, "");
         let shown =
             self.wait_for(from, id, "the move ends", |shown| shown["done"] == shown["slots"]);
-        assert_eq!(shown["error"], "");
+        assert_eq!((&*shown["error"], &*shown["refused"]), ("", "0"));
         shown
     }
 
@@ -228,6 +228,8 @@ struct Writer {
     sets: Vec<i64>,
     fields: Vec<i64>,
     texts: Vec<i64>,
+    /// How often each of the lists that go round has been turned.
+    turns: Vec<usize>,
 }
 
 const KEYS_EACH: usize = 24;
@@ -237,14 +239,15 @@ impl Writer {
         let none = || vec![0; KEYS_EACH];
         let rng = Rng::new(seed);
         let (counters, lists, sets, fields, texts) = (none(), none(), none(), none(), none());
-        Self { name, rng, counters, lists, sets, fields, texts }
+        let turns = vec![0; KEYS_EACH];
+        Self { name, rng, counters, lists, sets, fields, texts, turns }
     }
 
     fn step(&mut self, roamer: &mut Roamer) {
         let index = self.rng.below(KEYS_EACH);
         let key = |kind: &str| format!("{kind}:{{{}:{index}}}", self.name);
         let number = |n: i64| format!(":{n}\r\n");
-        let (call, want) = match self.rng.below(10) {
+        let (call, want) = match self.rng.below(11) {
             0 | 1 => {
                 self.counters[index] += 1;
                 (format!("INCR {}", key("n")), number(self.counters[index]))
@@ -277,6 +280,17 @@ impl Writer {
                 let n = std::mem::take(&mut self.texts[index]);
                 let verb = if self.rng.below(2) == 0 { "DEL" } else { "UNLINK" };
                 (format!("{verb} {}", key("t")), number(i64::from(n > 0)))
+            }
+            9 => {
+                let turn = self.turns[index];
+                self.turns[index] += 1;
+                match turn {
+                    0 => (format!("RPUSH {} 1 2 3", key("r")), number(3)),
+                    _ => {
+                        let call = format!("LMOVE {} {} LEFT RIGHT", key("r"), key("r"));
+                        (call, text(&((turn - 1) % 3 + 1).to_string()))
+                    }
+                }
             }
             8 => {
                 let n = self.lists[index];
@@ -544,6 +558,121 @@ fn move_to_a_server_without_memory_fails_and_leaves_the_slots() {
 }
 
 #[test]
+fn target_that_may_evict_takes_all_slots_and_makes_room_among_keys_that_are_served() {
+    let limits: [&[&str]; 2] = [&[], &["--maxmemory", "40mb", "--maxmemory-policy", "allkeys-lru"]];
+    let mut cluster = Cluster::new([2, 2], limits);
+    fill(&cluster, 0, 30_000, 3_000);
+    cluster.move_all(0, "0-1023");
+    assert_eq!(cluster.settled(), [0, SLOT_COUNT]);
+    let mut target = cluster.servers[1].client();
+    let kept = target.text("DBSIZE");
+    let kept: usize = kept.trim_start_matches(':').trim().parse().expect("a number");
+    assert!((3_000..20_000).contains(&kept), "{kept} keys of 3 kB in 40 MB");
+}
+
+/// What cluster.json says of slots 5-9 after a restart in the middle of their hand-over by move 9.
+fn put_in_doubt(folder: &std::path::Path, target: &str, is_cancelled: bool) {
+    let file = folder.join("cluster.json");
+    let text = std::fs::read_to_string(&file).expect("the server has saved it");
+    let (before, rest) = text.split_once(r#""slots":[{"slots""#).expect("all slots are in it");
+    let (_, after) = rest.split_once(r#","outbound""#).expect("moves follow");
+    assert!(after.contains(r#""is_cancelled":false"#), "{text}");
+    let after = after.replacen("false", &is_cancelled.to_string(), 1);
+    let text = format!(
+        r#"{before}"slots":[{{"slots":"0-4,10-1023","state":"owned","epoch":1,"move_id":0}},
+        {{"slots":"5-9","state":"handed","epoch":1,"peer":"{target}","move_id":9,"noted":7}}],
+        "outbound"{after}"#
+    );
+    std::fs::write(&file, text).expect("the folder is ours");
+}
+
+/// Two servers, and a move 9 of slots 5-9 that is known to the first but has not begun.
+fn with_move_that_waits() -> Cluster {
+    let cluster = Cluster::new([2, 2], [&[], &[]]);
+    let start = format!("CORDIS MOVE 9 9 {} 5-9", addr(&cluster.servers[1]));
+    assert_eq!(cluster.servers[0].client().text(&start), "+OK\r\n");
+    cluster.wait_for(0, 9, "it is refused", |shown| !shown["error"].is_empty());
+    cluster
+}
+
+#[test]
+fn slots_in_doubt_are_asked_about_after_a_restart_also_of_a_move_that_was_called_off() {
+    for is_cancelled in [false, true] {
+        let mut cluster = with_move_that_waits();
+        let target = addr(&cluster.servers[1]);
+        cluster.servers[0].restart_with(|folder| put_in_doubt(folder, &target, is_cancelled));
+        if is_cancelled {
+            let states = eventually(MOVE_LIMIT, "the target has nothing of them", || {
+                let states = cluster.states(0);
+                states.iter().all(|state| state == "owned").then_some(states)
+            });
+            assert_eq!(states.len(), SLOT_COUNT);
+            continue;
+        }
+        let expect = format!("CORDIS EXPECT 9 9 {} 5-9", addr(&cluster.servers[0]));
+        assert_eq!(cluster.servers[1].client().text(&expect), "+OK\r\n");
+        cluster.wait_for(0, 9, "the move ends", |shown| shown["done"] == "5");
+        assert_eq!(cluster.settled(), [SLOT_COUNT - 5, 5]);
+    }
+}
+
+#[test]
+fn slots_in_doubt_that_the_target_has_passed_on_are_not_taken_back() {
+    let mut cluster = with_move_that_waits();
+    let target = addr(&cluster.servers[1]);
+    // They were there under epoch 9, and are with a third server since.
+    let map = cluster
+        .map(0)
+        .replace(r#""epoch":1,"groups""#, r#""epoch":20,"groups""#)
+        .replace(r#"],"slots""#, r#",{"id":3,"servers":[{"addr":"127.0.0.1:9"}]}],"slots""#)
+        .replace(
+            r#"{"from":0,"to":1023,"group":1,"epoch":1}"#,
+            r#"{"from":0,"to":4,"group":1,"epoch":1},{"from":5,"to":9,"group":3,"epoch":20},
+            {"from":10,"to":1023,"group":1,"epoch":1}"#,
+        );
+    let reply = cluster.servers[1].client().try_call(&["CORDIS", "MAP", "SET", &map]);
+    assert_eq!(String::from_utf8_lossy(&reply.expect("it replies")), ":20\r\n");
+    cluster.servers[0].restart_with(|folder| put_in_doubt(folder, &target, false));
+    eventually(MOVE_LIMIT, "they are known to be elsewhere", || {
+        let states = cluster.states(0);
+        assert!(!states[5..10].contains(&"owned".to_owned()), "served here again");
+        states[5..10].iter().all(|state| state == "away").then_some(())
+    });
+}
+
+#[test]
+fn maps_are_saved_without_taking_address_space() {
+    let mut cluster = Cluster::new([2, 1], [&[], &[]]);
+    let mut client = cluster.servers[0].client();
+    let mut set = |cluster: &mut Cluster, count: u64| {
+        for _ in 0..count {
+            cluster.epoch += 1;
+            let map = cluster.map(0);
+            let reply = client.try_call(&["CORDIS", "MAP", "SET", &map]).expect("it replies");
+            assert_eq!(reply, format!(":{}\r\n", cluster.epoch).as_bytes());
+        }
+    };
+    set(&mut cluster, 20);
+    let before = cluster.servers[0].virtual_bytes();
+    set(&mut cluster, 100);
+    let grown = cluster.servers[0].virtual_bytes().saturating_sub(before);
+    assert!(grown < 50 << 20, "{grown} bytes for 100 maps");
+}
+
+#[test]
+fn keys_made_for_tests_are_made_in_slots_that_are_served() {
+    let mut cluster = Cluster::new([2, 2], [&[], &[]]);
+    cluster.move_all(0, "0-511");
+    assert_eq!(cluster.servers[0].client().text("DEBUG POPULATE 5000"), "+OK\r\n");
+    let size = |client: &mut Client| client.text("DBSIZE");
+    let count = size(&mut cluster.servers[0].client());
+    let count: usize = count.trim_start_matches(':').trim().parse().expect("a number");
+    assert!((1_000..4_000).contains(&count), "{count} keys in half of the slots");
+    cluster.move_all(0, "512-1023");
+    assert_eq!(size(&mut cluster.servers[1].client()), format!(":{count}\r\n"));
+}
+
+#[test]
 fn move_to_nobody_is_tried_again_and_the_slots_are_served() {
     let cluster = Cluster::new([2, 1], [&[], &[]]);
     fill(&cluster, 0, 1_000, 10);
@@ -698,6 +827,26 @@ fn connection_goes_to_the_core_that_it_asks_for_with_all_that_follows() {
     }
     assert!(client.text("CLIENT LIST").contains("name=walker"));
     assert_eq!(client.text("DBSIZE"), ":40\r\n");
+}
+
+#[test]
+fn connection_that_others_know_by_its_core_stays_there() {
+    let server = Process::cordis(2, &[]);
+    for ties in ["SUBSCRIBE x", "PSUBSCRIBE x*", "SSUBSCRIBE x", "MONITOR", "WATCH k"] {
+        let mut client = server.client();
+        client.call("HELLO 3");
+        client.call(ties);
+        let mut refused = 0;
+        for core in 0..2 {
+            let reply = client.text(&format!("CORDIS HELLO CORE {core}"));
+            refused += usize::from(reply.starts_with("-ERR a connection that subscribes"));
+        }
+        assert!(refused <= 1, "it asks for its own core once");
+        assert!(refused == 1 || ties == "MONITOR", "{ties}");
+    }
+    let mut client = server.client();
+    assert_eq!(client.text("PUBLISH x 1"), ":0\r\n");
+    assert_eq!(client.text("PING"), "+PONG\r\n");
 }
 
 #[test]

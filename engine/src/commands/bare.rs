@@ -124,7 +124,7 @@ impl Bare {
     /// What each core does at the end of its turn, for `maxmemory`.
     fn count_memory(&self) {
         for shard in self.held.iter().flatten() {
-            self.node.core(shard.id.core()).data_bytes.set(shard.data_bytes);
+            self.node.note_shard(shard);
         }
     }
 

@@ -8,15 +8,16 @@ use crate::commands::keys::{FoundKey, find_keys, names_keys};
 use crate::commands::long::{Finish, LongOp};
 use crate::commands::spec::{Access, Flags, Handler, Propagate, Route, SliceState, SliceStep};
 use crate::commands::table::{Command, KeyRule, table};
+use crate::journal::LogicalClock;
 use crate::net::client::ClientState;
 use crate::node::Node;
 use crate::resp::error::CommandError;
 use crate::resp::reply::{Protocol, Reply};
 use crate::shard::evict::{EvictParams, Policy};
-use crate::shard::state::KeyRef;
+use crate::shard::state::{KeyRef, Shard};
 use crate::slots::hash::slot_of;
 use crate::slots::owner::Access as SlotAccess;
-use crate::units::{DbIndex, ShardId, SlotId};
+use crate::units::{CoreId, DbIndex, Ms, ShardId, SlotId};
 
 /// A set of shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -333,7 +334,7 @@ pub fn plan_import(
     node: &Node,
 ) -> Result<Plan, CommandError> {
     let import = client.import.as_mut().ok_or(CommandError::NOT_IMPORTING)?;
-    if !has_one_key(command, args) || !matches!(command.spec.handler, Handler::Data(_)) {
+    if !is_effect_on_one_key(command, args) {
         return Err(CommandError::IMPORT_CALL);
     }
     let key = KeyRef::new(args.at(1));
@@ -352,7 +353,13 @@ pub fn plan_import(
     Ok(Plan::One(node.owners.of(key.slot), Some(hint(key, 1))))
 }
 
-/// Whether a call touches one key, which is its first word: DEL may have more, and has one here.
+/// Whether a call may fill a slot: it works on one key. Every effect on a key is such a call.
+pub fn is_effect_on_one_key(command: &Command, args: &Args<'_>) -> bool {
+    matches!(command.spec.handler, Handler::Data(_)) && has_one_key(command, args)
+}
+
+/// Whether a call touches one key, which is its first word: DEL may have more, and has one here; LMOVE
+/// that rotates a list names it twice.
 fn has_one_key(command: &Command, args: &Args<'_>) -> bool {
     match command.keys {
         KeyRule::First => true,
@@ -360,7 +367,8 @@ fn has_one_key(command: &Command, args: &Args<'_>) -> bool {
         KeyRule::Specs => {
             let mut found = Vec::new();
             find_keys(command.spec, args, &mut found);
-            matches!(found.as_slice(), [key] if key.index == 1)
+            let is_first = |key: &FoundKey| args.at(key.index) == args.at(1);
+            found.first().is_some_and(|key| key.index == 1) && found.iter().all(is_first)
         }
     }
 }
@@ -470,8 +478,8 @@ pub fn run_data(
     finish(command, ctx, args, reply, mark, result)
 }
 
-/// Runs a queued call of a transaction. Memory is not looked at: EXEC has done it for all its calls,
-/// and nothing may be evicted between them.
+/// Runs a call for which memory has been looked at: one that is queued in a transaction (EXEC has done
+/// it for all its calls, and nothing may be evicted between them), or one that fills a slot.
 pub fn run_queued(
     command: &'static Command,
     ctx: &mut Ctx<'_>,
@@ -485,6 +493,49 @@ pub fn run_queued(
         _ => run_other(command, ctx, args, reply),
     };
     finish(command, ctx, args, reply, mark, result)
+}
+
+/// A call of a session that fills a slot which is not served yet.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportCall<'a> {
+    /// Which.
+    pub command: &'static Command,
+    /// Its words.
+    pub args: &'a Args<'a>,
+    /// Where its key is looked for.
+    pub hint: Option<KeyHint>,
+    /// The database.
+    pub db: DbIndex,
+    /// The source's time: none of the keys ends before its slot is served.
+    pub at: Ms,
+}
+
+/// Runs a call on keys that are out of sight. Nobody waits for such a key. Memory that is short is made
+/// among the keys that are served: what comes in stays.
+pub fn run_import(
+    node: &Node,
+    (core, now): (CoreId, Ms),
+    shard: &mut Shard,
+    clock: &mut LogicalClock,
+    call: ImportCall<'_>,
+    reply: &mut Reply<'_>,
+) {
+    let ImportCall { command, args, hint, db, at } = call;
+    if command.spec.flags.contains(Flags::DENYOOM) && node.config.maxmemory() > 0 {
+        let mut ctx = ctx(node, core, Shards::One(shard), clock, now, db, command);
+        if let Err(error) = make_room(&mut ctx) {
+            reply.error(&error);
+            return ctx.stats.note_error(&error);
+        }
+    }
+    shard.with_hidden(|shard| {
+        let mut ctx = ctx(node, core, Shards::One(shard), clock, at, db, command);
+        ctx.protocol = reply.protocol();
+        ctx.hint = hint;
+        ctx.clock.begin_unit();
+        run_queued(command, &mut ctx, args, reply);
+        ctx.clock.end_unit();
+    });
 }
 
 /// Ends a long call under the doors of its keys.
@@ -601,35 +652,42 @@ pub fn slice_shard(node: &Node, state: &SliceState) -> ShardId {
 /// Most keys evicted for the sake of one call: more work is left to the calls that follow.
 const EVICTIONS_PER_CALL_MAX: usize = 64;
 
-/// Evicts until memory is below the limit; an error if nothing may be evicted.
+/// Evicts until memory is below the limit, on the shards that the call holds. An error if nothing may be
+/// evicted, there or elsewhere: others are seen to by their cores, and by whoever finds them asleep.
 pub fn make_room(ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
     let node = ctx.node;
-    let config = &node.config;
-    let limit = config.maxmemory();
+    let limit = node.config.maxmemory();
     if limit == 0 || node.used_bytes() <= limit {
         return Ok(());
     }
-    let mut over = (node.used_bytes() - limit) as i64;
+    let (now, clock) = (ctx.now, &mut *ctx.clock);
+    let mut evicted = 0;
+    ctx.shards.each(|shard| {
+        while evicted < EVICTIONS_PER_CALL_MAX && evict_one(node, shard, clock, now) {
+            evicted += 1;
+        }
+    });
+    let is_full = evicted == 0 && node.used_bytes() > limit;
+    let others =
+        || node.must_evict() && node.cores.iter().any(|core| core.evictable_keys.get() > 0);
+    if is_full && !others() { Err(CommandError::OOM) } else { Ok(()) }
+}
+
+/// Evicts a key of a shard that is held if memory is over its limit. Whether one was.
+pub fn evict_one(node: &Node, shard: &mut Shard, clock: &mut LogicalClock, now: Ms) -> bool {
+    if !node.must_evict() {
+        return false;
+    }
+    let config = &node.config;
     let params = EvictParams {
         policy: config.maxmemory_policy(),
         sample_count: config.maxmemory_samples(),
         lfu_decay_minutes: config.lfu_decay_minutes(),
     };
-    let (now, stats, clock) = (ctx.now, ctx.stats, &mut *ctx.clock);
-    let mut evicted = 0;
-    ctx.shards.each(|shard| {
-        while over > 0 && evicted < EVICTIONS_PER_CALL_MAX {
-            let Some(bytes) = shard.evict_one(clock, params, now) else {
-                return;
-            };
-            over -= bytes;
-            evicted += 1;
-            stats.evicted_keys.add(1);
-            // This core's own gauge carries the change until its shard is counted again.
-            stats.data_bytes.add(-bytes);
-        }
-    });
-    if over > 0 && evicted == 0 { Err(CommandError::OOM) } else { Ok(()) }
+    let Some(_) = shard.evict_one(clock, params, now) else { return false };
+    node.core(shard.id.core()).evicted_keys.add(1);
+    node.note_shard(shard);
+    true
 }
 
 /// A context for one call on these shards.

@@ -31,6 +31,15 @@ pub struct Record {
     pub state: Option<Box<State>>,
 }
 
+impl Record {
+    /// Memory that it takes. A snapshot counts as a whole: what it shares with the key is shared only
+    /// until the key changes.
+    pub fn heap_bytes(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, |state| state.value.heap_bytes());
+        self.call.heap_bytes() + state
+    }
+}
+
 /// Logical time of a core. It passes with every door, so that effects on one shard that follow from
 /// what was seen on another carry a later time.
 #[derive(Debug, Default)]
@@ -212,7 +221,7 @@ impl Journal {
                 && let Some(feed) = self.slots.get_mut(&(slot.index() as u16))
                 && !feed.is_void
             {
-                feed.bytes += record.call.heap_bytes();
+                feed.bytes += record.heap_bytes();
                 match &mut self.records {
                     Some(_) => feed.records.push_back(record.clone()),
                     None => return feed.records.push_back(record),

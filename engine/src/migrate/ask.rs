@@ -56,5 +56,8 @@ pub enum SlotStep {
         epoch: u64,
     },
     /// The attempt is over.
-    Abort,
+    Abort {
+        /// The epoch that the slot would have got.
+        epoch: u64,
+    },
 }

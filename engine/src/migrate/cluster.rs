@@ -49,6 +49,13 @@ pub struct SlotEntry {
     pub target: Target,
 }
 
+impl SlotEntry {
+    /// Whether a move is at it.
+    pub fn is_being_moved(&self) -> bool {
+        self.state.is_moving() && self.move_id != 0
+    }
+}
+
 /// A move that takes slots away from this server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outbound {
@@ -86,9 +93,9 @@ pub struct Outbound {
     /// The longest time that a slot was frozen.
     #[serde(skip)]
     pub pause_max_us: u64,
-    /// Counts calls of MOVE for it: what failed is tried again.
+    /// Attempts to move a slot that the target has refused.
     #[serde(skip)]
-    pub asked: u64,
+    pub refused: u64,
 }
 
 /// A move that brings slots to this server.
@@ -106,9 +113,6 @@ pub struct Inbound {
     /// Slots that are served here now.
     #[serde(default)]
     pub done: SlotSet,
-    /// What went wrong last.
-    #[serde(skip)]
-    pub error: String,
     /// Keys taken in.
     #[serde(skip)]
     pub keys: u64,
@@ -176,28 +180,35 @@ impl Inner {
     pub fn take_map(&mut self, map: ClusterMap) {
         self.map = Some(map);
         for slot in SlotId::all() {
-            let (epoch, elsewhere) = self.by_map(slot);
-            let entry = &self.slots[slot.index()];
-            // A move knows better: it ends, or is called off, before a map may say otherwise.
-            let is_moving = entry.state.is_moving() && entry.move_id != 0;
-            if is_moving || epoch < entry.epoch {
-                continue;
-            }
-            let wanted = match elsewhere {
-                None => Wanted { state: SlotState::Owned, epoch, peer: None },
-                Some(peer) => Wanted { state: SlotState::Away, epoch, peer },
-            };
-            // Of equal epochs what the server itself knows holds; only the address may be newer.
-            if epoch == entry.epoch && entry.state != wanted.state && epoch != 0 {
-                continue;
-            }
-            let is_same = entry.state == wanted.state
-                && entry.epoch == wanted.epoch
-                && entry.peer == wanted.peer;
-            if !is_same {
-                self.wanted.insert(slot, wanted);
-            }
+            self.want_by_map(slot);
         }
+    }
+
+    /// Says what a slot is to become by the map; `false` if it is that, or the map has no say.
+    pub fn want_by_map(&mut self, slot: SlotId) -> bool {
+        if self.map.is_none() {
+            return false;
+        }
+        let (epoch, elsewhere) = self.by_map(slot);
+        let entry = &self.slots[slot.index()];
+        // A move knows better: it ends, or is called off, before a map may say otherwise.
+        if entry.is_being_moved() || epoch < entry.epoch {
+            return false;
+        }
+        let wanted = match elsewhere {
+            None => Wanted { state: SlotState::Owned, epoch, peer: None },
+            Some(peer) => Wanted { state: SlotState::Away, epoch, peer },
+        };
+        // Of equal epochs what the server itself knows holds; only the address may be newer.
+        if epoch == entry.epoch && entry.state != wanted.state && epoch != 0 {
+            return false;
+        }
+        let is_same =
+            entry.state == wanted.state && entry.epoch == wanted.epoch && entry.peer == wanted.peer;
+        if !is_same {
+            self.wanted.insert(slot, wanted);
+        }
+        !is_same
     }
 
     /// Makes the server one of a cluster: until a map says otherwise it serves nothing.

@@ -23,6 +23,13 @@ const FULL_BYTES_MAX: usize = 8 << 20;
 /// Slots of at most so many keys are compared key by key.
 const KEYS_MAX: usize = 64 * 1024;
 
+/// Bytes of keys after which a step ends. A collection that takes more goes in by steps of its own.
+const STEP_BYTES_MAX: usize = 64 * 1024;
+/// Elements of such a step.
+const STEP_ELEMENTS: usize = 512;
+/// Keys between two looks at their bytes.
+const SCAN_KEYS: usize = 16;
+
 /// How much goes into a digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Depth {
@@ -45,6 +52,20 @@ pub struct Digest {
     position: Position,
     keys: u64,
     sum: u64,
+    /// Large collections that were met and are not in yet.
+    large: Vec<Large>,
+}
+
+/// A large collection on its way into a digest.
+#[derive(Clone, Debug)]
+struct Large {
+    /// Of its key, its deadline and its type.
+    hash: u64,
+    /// A snapshot, which costs nothing.
+    object: Object,
+    /// Where it goes on.
+    mark: usize,
+    sum: u64,
 }
 
 impl Digest {
@@ -62,7 +83,8 @@ impl Digest {
     }
 
     fn new(slot: SlotId, depth: Depth, as_of: Ms) -> Self {
-        Self { slot, depth, as_of, db: 0, position: Position(0), keys: 0, sum: 0 }
+        let large = Vec::new();
+        Self { slot, depth, as_of, db: 0, position: Position(0), keys: 0, sum: 0, large }
     }
 
     /// One to compare with what another server has sent: its text. None if that is no digest.
@@ -94,9 +116,12 @@ impl Digest {
         format!("{depth}:{}:{:016x}", self.as_of.0, self.sum)
     }
 
-    /// Goes on with about `key_count` keys. `true` when all is in.
+    /// Goes on with about `key_count` keys, or fewer if they are large. `true` when all is in.
     pub fn step(&mut self, keys: &Keyspace, key_count: usize) -> bool {
-        let mut left = key_count;
+        if self.step_large() {
+            return false;
+        }
+        let (mut left, mut bytes) = (key_count, 0);
         while usize::from(self.db) < DATABASES_MAX {
             let db = DbIndex(self.db);
             let Some(dbase) = keys.db(db) else {
@@ -110,12 +135,13 @@ impl Digest {
                 self.db += 1;
                 continue;
             }
-            if left == 0 {
+            if left == 0 || bytes > STEP_BYTES_MAX || !self.large.is_empty() {
                 return false;
             }
             let (mut seen, from) = (0, self.position);
-            let next = dbase.table(self.slot).scan(from, left, |entry| {
+            let next = dbase.table(self.slot).scan(from, left.min(SCAN_KEYS), |entry| {
                 seen += 1;
+                bytes += entry.heap_bytes();
                 self.add_entry(db, entry);
             });
             left = left.saturating_sub(seen);
@@ -125,6 +151,21 @@ impl Digest {
                     self.db += 1;
                     self.position = Position(0);
                 }
+            }
+        }
+        self.large.is_empty()
+    }
+
+    /// Goes on with a large collection. Whether there was one.
+    fn step_large(&mut self) -> bool {
+        let Some(large) = self.large.last_mut() else { return false };
+        let view = View::of(&large.object);
+        match view.add(large.mark, STEP_ELEMENTS, &mut large.sum) {
+            Some(mark) => large.mark = mark,
+            None => {
+                let hash = mix(large.hash, large.sum);
+                self.large.pop();
+                self.add(hash);
             }
         }
         true
@@ -144,6 +185,12 @@ impl Digest {
         hash = mix(hash, deadline.map_or(0, |at| at.0 as u64));
         let value = entry.value();
         hash = mix(hash, value.type_of() as u64);
+        if let (Depth::Full, Value::Object(object)) = (self.depth, value)
+            && object.heap_bytes() > STEP_BYTES_MAX
+        {
+            let (object, sum) = (object.clone(), View::of(object).first_sum());
+            return self.large.push(Large { hash, object, mark: 0, sum });
+        }
         let content = match (self.depth, value) {
             (Depth::Full, value) => content_hash(value),
             (_, Value::Int(n)) => itoa::Buffer::new().format(n).len() as u64,
@@ -179,48 +226,94 @@ fn content_hash(value: Value<'_>) -> u64 {
         Value::Int(n) => hash_bytes(0, itoa::Buffer::new().format(n).as_bytes()),
         Value::Inline { bytes, .. } => hash_bytes(0, bytes),
         Value::Big(data) => hash_bytes(0, data),
-        Value::Packed(packed, bytes) => List::view_packed(packed, bytes)
-            .map(list_hash)
-            .or_else(|| Hash::view_packed(packed, bytes).map(hash_hash))
-            .or_else(|| Set::view_packed(packed, bytes).map(set_hash))
-            .or_else(|| Zset::view_packed(packed, bytes).map(zset_hash))
-            .unwrap_or(0),
-        Value::Object(Object::List(list)) => list_hash(list.view()),
-        Value::Object(Object::Hash(hash)) => hash_hash(hash.view()),
-        Value::Object(Object::Set(set)) => set_hash(set.view()),
-        Value::Object(Object::Zset(zset)) => zset_hash(zset.view()),
+        Value::Packed(packed, bytes) => {
+            let list = List::view_packed(packed, bytes).map(View::List);
+            let hash = || Hash::view_packed(packed, bytes).map(View::Hash);
+            let set = || Set::view_packed(packed, bytes).map(View::Set);
+            let zset = || Zset::view_packed(packed, bytes).map(View::Zset);
+            list.or_else(hash).or_else(set).or_else(zset).map_or(0, View::hash)
+        }
+        Value::Object(object) => View::of(object).hash(),
     }
 }
 
-fn list_hash(list: ListView<'_>) -> u64 {
-    let mut hash = list.len() as u64;
-    list.for_each(0, list.len(), |item| hash = mix(hash, hash_bytes(1, &item.text())));
-    hash
+/// A collection that is looked through.
+#[derive(Clone, Copy)]
+enum View<'v> {
+    List(ListView<'v>),
+    Hash(HashView<'v>),
+    Set(SetView<'v>),
+    Zset(ZsetView<'v>),
 }
 
-fn set_hash(set: SetView<'_>) -> u64 {
-    let mut sum = 0u64;
-    set.each(|item| sum = sum.wrapping_add(hash_bytes(2, &item.text())));
-    sum
-}
-
-fn hash_hash(hash: HashView<'_>) -> u64 {
-    let mut sum = 0u64;
-    hash.each(|field, value| {
-        let pair = mix(hash_bytes(3, &field.text()), hash_bytes(4, &value.text()));
-        sum = sum.wrapping_add(pair);
-    });
-    sum
-}
-
-fn zset_hash(zset: ZsetView<'_>) -> u64 {
-    let mut sum = 0u64;
-    for (member, score) in zset.range(0, zset.len()) {
-        // A packed set keeps no sign of zero.
-        let score = if score == 0.0 { 0.0 } else { score };
-        sum = sum.wrapping_add(mix(hash_bytes(5, &member.text()), score.to_bits()));
+impl<'v> View<'v> {
+    fn of(object: &'v Object) -> Self {
+        match object {
+            Object::List(list) => Self::List(list.view()),
+            Object::Hash(hash) => Self::Hash(hash.view()),
+            Object::Set(set) => Self::Set(set.view()),
+            Object::Zset(zset) => Self::Zset(zset.view()),
+        }
     }
-    sum
+
+    /// The sum before any element.
+    fn first_sum(self) -> u64 {
+        match self {
+            Self::List(list) => list.len() as u64,
+            _ => 0,
+        }
+    }
+
+    /// All of it.
+    fn hash(self) -> u64 {
+        let mut sum = self.first_sum();
+        let rest = self.add(0, usize::MAX, &mut sum);
+        debug_invariant!(rest.is_none(), "all elements were asked for");
+        sum
+    }
+
+    /// Adds about `count` elements from a mark on, 0 at first. The next mark; none at the end.
+    fn add(self, from: usize, count: usize, sum: &mut u64) -> Option<usize> {
+        match self {
+            Self::List(list) => {
+                let to = list.len().min(from.saturating_add(count));
+                list.for_each(from, to, |item| *sum = mix(*sum, hash_bytes(1, &item.text())));
+                (to < list.len()).then_some(to)
+            }
+            Self::Set(set) => {
+                let mut at = from;
+                while at < set.len() && at - from < count {
+                    at = set.walk(at, |item| {
+                        *sum = sum.wrapping_add(hash_bytes(2, &item.text()));
+                    });
+                }
+                (at < set.len()).then_some(at)
+            }
+            Self::Hash(hash) => {
+                let (mut at, mut seen) = (Some(from), 0);
+                while let Some(mark) = at
+                    && seen < count
+                {
+                    at = hash.walk(mark, |field, value| {
+                        seen += 1;
+                        let pair = mix(hash_bytes(3, &field.text()), hash_bytes(4, &value.text()));
+                        *sum = sum.wrapping_add(pair);
+                    });
+                }
+                at
+            }
+            Self::Zset(zset) => {
+                let to = zset.len().min(from.saturating_add(count));
+                for (member, score) in zset.range(from, to) {
+                    // A packed set keeps no sign of zero.
+                    let score = if score == 0.0 { 0.0 } else { score };
+                    let pair = mix(hash_bytes(5, &member.text()), score.to_bits());
+                    *sum = sum.wrapping_add(pair);
+                }
+                (to < zset.len()).then_some(to)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -287,13 +380,59 @@ mod tests {
     }
 
     #[test]
+    fn digest_of_large_collections_is_in_small_steps_and_sees_one_element() {
+        let slot = slot_of(b"t");
+        let fill = |bare: &mut Bare| {
+            let mut client = bare.client();
+            for n in 0..20_000 {
+                let (a, b) = (format!("{n}"), format!("element-{n}"));
+                for kind in ["RPUSH", "SADD", "HSET", "ZADD"] {
+                    let key = format!("{{t}}{kind}");
+                    let mut words = vec![kind.as_bytes(), key.as_bytes()];
+                    if kind == "HSET" || kind == "ZADD" {
+                        words.push(a.as_bytes());
+                    }
+                    words.push(b.as_bytes());
+                    bare.call(&mut client, &words);
+                }
+            }
+        };
+        let mut bare = Bare::new(1, 1);
+        fill(&mut bare);
+        let want = digest(&bare, slot, Depth::Full);
+        {
+            let shard = bare.held[0].as_ref().expect("all doors are held");
+            let mut digest = Digest::new(slot, Depth::Full, bare.now);
+            let mut steps = 1;
+            while !digest.step(&shard.keys, usize::MAX) {
+                steps += 1;
+            }
+            assert!(steps > 4 * 20_000 / (2 * STEP_ELEMENTS), "{steps} steps");
+            assert_eq!((digest.key_count(), digest.text()), want);
+        }
+        for line in [
+            "LSET {t}RPUSH 19999 x",
+            "SREM {t}SADD element-17",
+            "HSET {t}HSET 19 x",
+            "ZADD {t}ZADD 1.5 element-7",
+        ] {
+            let mut other = Bare::new(1, 1);
+            fill(&mut other);
+            let mut client = other.client();
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            other.call(&mut client, &words);
+            assert_ne!(digest(&other, slot, Depth::Full), want, "{line}");
+        }
+    }
+
+    #[test]
     fn digest_of_another_server_is_read_for_what_it_covers() {
         let slot = slot_of(b"t");
         let bare = filled(0..40);
         let (keys, text) = digest(&bare, slot, Depth::Keys);
         let shard = bare.held[0].as_ref().expect("all doors are held");
         let mut mine = Digest::like(slot, &text).expect("it is a digest");
-        assert!(mine.step(&shard.keys, usize::MAX));
+        while !mine.step(&shard.keys, usize::MAX) {}
         assert_eq!((mine.key_count(), mine.text()), (keys, text));
         for text in ["", "full", "full:1", "full:1:zz", "some:1:00", "full:1:00:2"] {
             assert!(Digest::like(slot, text).is_none(), "{text:?}");

@@ -153,6 +153,16 @@ impl ClientState {
         }
     }
 
+    /// Whether something of it is noted at its core, or in shards by its place there: then it cannot go
+    /// to another core.
+    pub fn is_tied(&self) -> bool {
+        self.subs.is_some()
+            || self.is_monitor
+            || self.multi.is_some()
+            || self.watching.is_some()
+            || self.import.is_some()
+    }
+
     /// Its class, as CLIENT LIST TYPE and `client-output-buffer-limit` know it.
     pub fn kind(&self) -> &'static str {
         if self.subs.is_some() { "pubsub" } else { "normal" }

@@ -341,6 +341,10 @@ impl CommandError {
     pub const IMPORT_CALL: Self =
         Self::fixed("ERR an import takes calls on one key of its slot, and nothing else");
     /// A call of a session whose attempt to fill a slot is over.
+    pub const TIED_TO_CORE: Self = Self::fixed(
+        "ERR a connection that subscribes, monitors, watches, queues or imports stays on its core",
+    );
+    /// An attempt that another has replaced, or that was called off.
     pub const IMPORT_STALE: Self = Self::fixed("STALEIMPORT this attempt is over");
     /// An attempt to fill a slot, or to serve it, that is not known and never will be.
     pub const IMPORT_UNKNOWN: Self = Self::fixed("NOIMPORT this attempt is not known");

@@ -2,6 +2,7 @@
 //! Each job is stepped by the turn within a budget of its own.
 
 use crate::commands::ctx::Shards;
+use crate::commands::dispatch;
 use crate::net::session::Stall;
 use crate::observe::latency::Event;
 use crate::runtime::pubsub::is_over_limit;
@@ -13,6 +14,8 @@ use crate::units::{Ms, SLOT_COUNT, ShardId, SlotId};
 
 /// Time that the jobs of a turn may take together.
 const STEP_BUDGET_NS: u64 = 100_000;
+/// Keys that are evicted of a shard before others have their turn.
+const EVICTIONS_PER_SHARD: usize = 8;
 /// Time that a turn frees what was let go of on its thread.
 const YARD_BUDGET_NS: u64 = 100_000;
 /// Records fired per look at the clock.
@@ -102,6 +105,35 @@ impl Core {
         if self.background.cron_at <= now {
             self.cron();
         }
+    }
+
+    /// Evicts while memory is over its limit. A call evicts only on the shards that it holds, and there
+    /// may be nothing, or not the right keys: here all have their turn, those of sleeping cores too.
+    pub(super) fn step_eviction(&mut self) {
+        if !self.node.must_evict() {
+            return;
+        }
+        let begun = self.clock.ticks();
+        let own = self.id.index();
+        let mut more = true;
+        while more && self.clock.ns_between(begun, self.clock.ticks()) <= STEP_BUDGET_NS {
+            more = false;
+            for index in 0..self.held.len() {
+                let borrowed = self.held[index].is_none() && index != own;
+                if borrowed {
+                    self.held[index] = self.peers.shards[index].try_take(self.id);
+                }
+                let Some(shard) = &mut self.held[index] else { continue };
+                for _ in 0..EVICTIONS_PER_SHARD {
+                    more |= dispatch::evict_one(self.node, shard, &mut self.logical, self.now);
+                }
+                if borrowed && let Some(held) = self.held[index].take() {
+                    self.release(held);
+                }
+            }
+        }
+        // There is more to evict, and nobody may ask for anything.
+        self.background.pending |= more;
     }
 
     /// Frees what was let go of on this thread until the budget is spent.
@@ -243,6 +275,8 @@ impl Core {
                 .max();
             if let Some((load, slot)) = slot {
                 self.move_slot(slot, ShardId(idlest as u16));
+                // Its new core may have looked already for what is to be done about its slots.
+                self.announce_cluster();
                 tracing::info!(
                     slot = slot.index(),
                     from = busiest,

@@ -8,7 +8,7 @@ use crate::commands::args::{Args, OwnedArgs};
 use crate::commands::blocking::serve_ready;
 use crate::commands::connection;
 use crate::commands::ctx::{Ctx, Later, Shards};
-use crate::commands::dispatch::{self, Plan, ShardSet};
+use crate::commands::dispatch::{self, ImportCall, Plan, ShardSet};
 use crate::commands::keys::find_keys;
 use crate::commands::long::LongOp;
 use crate::commands::session_ctx::SessionAction;
@@ -534,18 +534,10 @@ impl Core {
         let mut out = OutBuf::default();
         let owner = self.node.owners.of(slot_of(args.at(1)));
         let shard = self.held[owner.index()].as_mut().expect("the doors of its keys are held");
-        let (node, id, logical) = (self.node, self.id, &mut self.logical);
-        shard.with_hidden(|shard| {
-            let shards = Shards::One(shard);
-            let mut ctx = dispatch::ctx(node, id, shards, logical, at, call.db, call.command);
-            ctx.protocol = call.protocol;
-            dispatch::run_data(
-                call.command,
-                &mut ctx,
-                &args,
-                &mut Reply::new(&mut out, call.protocol),
-            );
-        });
+        let mut reply = Reply::new(&mut out, call.protocol);
+        let import = ImportCall { command: call.command, args: &args, hint: None, db: call.db, at };
+        let place = (self.id, self.now);
+        dispatch::run_import(self.node, place, shard, &mut self.logical, import, &mut reply);
         out
     }
 

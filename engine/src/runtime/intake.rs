@@ -22,7 +22,7 @@ use crate::runtime::ring::{BufferId, Token};
 use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::batch::{Origin, Request, Target};
 use crate::slots::owner::Access;
-use crate::units::SlotId;
+use crate::units::{Ms, SlotId};
 
 /// Whether a session's next call may be looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ enum Flow {
     Hold,
 }
 
+/// How often a paused client looks whether it still is.
+const PAUSE_LOOK_MS: i64 = 50;
 /// Bytes of one session's input that are parsed in one go: its calls run before the rest is looked at.
 const PARSE_BYTES_MAX: usize = 64 * 1024;
 /// Most batches of mail that may wait for a full mailbox before input waits as well.
@@ -262,7 +264,8 @@ impl Core {
         let is_paused =
             pause == Pause::All || pause == Pause::Write && dispatch::may_write(command, client);
         let held_until = if is_paused {
-            Some(until)
+            // CLIENT UNPAUSE may end it sooner.
+            Some(until.min(Ms(self.now.0 + PAUSE_LOOK_MS)))
         } else {
             dispatch::waits_for_keys(command, &args, client, self.node, &mut self.round.found)
                 .then(|| HeldKeys::look_again_at(self.now))

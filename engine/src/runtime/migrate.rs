@@ -1,6 +1,7 @@
 //! Moves of slots to other Cordis servers: a core's part of each, for the slots that it owns.
 //!
-//! A move has one connection per core, which the target deals to the core that will own the slots. Its
+//! A move has one connection per core, which the target deals to the core that owns the first of the
+//! slots there: others go on from it through the target's doors. Its
 //! slots are worked on a few at a time: what decides about each is [`Source`]; here its actions are
 //! carried out and what comes of them is reported to it. How a slot's keys get onto the connection is in
 //! `runtime/outflow.rs`.
@@ -81,8 +82,6 @@ pub struct MoveTask {
     pub(super) epoch: u64,
     target: Arc<str>,
     addr: SocketAddr,
-    /// Counts MOVE calls that have been looked at.
-    asked: u64,
     /// Most bytes per second from this core; 0: no limit.
     pub(super) rate_bytes: u64,
     parallel: usize,
@@ -118,6 +117,7 @@ pub struct News {
     ended: SlotSet,
     error: Option<String>,
     pause_max_us: u64,
+    refused: u64,
     is_any: bool,
 }
 
@@ -151,7 +151,6 @@ impl MoveTask {
             epoch: outbound.epoch,
             target: Arc::from(&*outbound.target),
             addr,
-            asked: outbound.asked,
             rate_bytes: 0,
             parallel: outbound.parallel,
             is_cancelled: false,
@@ -239,7 +238,6 @@ impl Core {
                 let task = &mut tasks[index];
                 task.parallel = outbound.parallel;
                 task.rate_bytes = outbound.rate_bytes.div_ceil(core_count);
-                task.asked = outbound.asked;
                 task.is_cancelled = outbound.is_cancelled;
                 for slot in outbound.slots.iter() {
                     let entry = cluster.slot(slot);
@@ -304,7 +302,10 @@ impl Core {
             self.take_link_event(shard, mv, event);
         }
         if mv.is_cancelled {
-            mv.waiting.retain(|_| false);
+            // Who serves those in doubt has to be asked all the same.
+            let cluster = self.node.cluster.lock();
+            mv.waiting.retain(|&slot| cluster.slot(slot).state == SlotState::InDoubt);
+            drop(cluster);
             for index in 0..mv.tasks.len() {
                 self.step_source(shard, mv, index, SourceEvent::Cancel);
             }
@@ -422,6 +423,7 @@ impl Core {
                     entry.noted = None;
                 });
                 self.node.cluster.note_change();
+                self.follow_map(task.slot);
             }
         }
     }
@@ -499,13 +501,14 @@ impl Core {
                     mv.expect(Expect::Commit(slot, attempt));
                 }
                 SourceAction::SendAbort(attempt) => {
-                    let words = [attempt_words(mv.id, slot), vec![num(attempt)]];
+                    let words = [attempt_words(mv.id, slot), vec![num(mv.epoch), num(attempt)]];
                     self.send_call(mv, b"ABORT", &words.concat());
                     mv.expect(Expect::Abort(slot, attempt));
                     mv.bound = mv.bound.filter(|(bound, _)| *bound != slot);
                 }
                 SourceAction::SendResolve => {
-                    self.send_call(mv, b"RESOLVE", &attempt_words(mv.id, slot));
+                    let words = [attempt_words(mv.id, slot), vec![num(mv.epoch)]];
+                    self.send_call(mv, b"RESOLVE", &words.concat());
                     mv.expect(Expect::Resolve(slot));
                 }
                 SourceAction::Forget => self.forget_slot(shard, mv, slot),
@@ -732,6 +735,7 @@ impl Core {
         }
         let is_final = ["OOM", "ACTIVE"].iter().any(|prefix| error.starts_with(prefix));
         mv.note_error(format!("slot {slot}: {error}"));
+        mv.news.refused += 1;
         let refusal = if is_final { Refusal::Final } else { Refusal::Retry };
         self.step_source(shard, mv, index, SourceEvent::Refused(attempt, refusal));
     }
@@ -781,6 +785,7 @@ impl Core {
         let Some(outbound) = cluster.outbound.get_mut(&mv.id) else { return };
         outbound.keys += news.keys;
         outbound.bytes += news.bytes;
+        outbound.refused += news.refused;
         outbound.pause_max_us = outbound.pause_max_us.max(news.pause_max_us);
         if let Some(error) = news.error {
             outbound.error = error;

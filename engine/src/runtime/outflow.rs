@@ -144,6 +144,10 @@ impl Core {
         }
         let passed_ms = (self.now.0 - mv.refilled_at.0).max(0);
         let rate = i64::try_from(mv.rate_bytes).unwrap_or(i64::MAX);
+        // A low rate is less than a byte in a short time: it counts on then.
+        if rate.saturating_mul(passed_ms) < 1_000 {
+            return;
+        }
         mv.refilled_at = self.now;
         let burst = (rate / 1000).saturating_mul(BURST_MS).max(1);
         let refilled = mv.allowance_bytes.saturating_add(rate.saturating_mul(passed_ms) / 1000);
@@ -274,7 +278,7 @@ impl Core {
                 }
                 return Drained::All;
             };
-            let size = record.call.heap_bytes();
+            let size = record.heap_bytes();
             feed.bytes = feed.bytes.saturating_sub(size);
             let args = record.call.args();
             let Some(key) = args.get(1).filter(|key| walk.has_passed(record.db, key_hash(key)))

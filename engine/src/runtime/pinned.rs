@@ -4,6 +4,7 @@
 //! The turn sleeps in its own ring, not in glommio's, and hands glommio a pass from time to time for
 //! the tasks that are on nobody's hot path.
 
+use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -141,16 +142,28 @@ fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: us
     }
 }
 
+thread_local! {
+    /// The ring by which a thread that is no core wakes cores: made once, it may be needed often.
+    static BELL_RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+}
+
 /// Wakes every core, from a thread that is none.
 fn ring_all(peers: &Peers) {
-    if let Ok(mut ring) = Ring::new() {
+    BELL_RING.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            // Without it cores look by themselves, later.
+            *slot = Ring::new().ok();
+        }
+        let Some(ring) = slot else { return };
         for core in 0..peers.core_count() {
             if let Some(fd) = peers.doorbell(CoreId(core as u16)) {
                 ring.ring_doorbell(fd);
             }
         }
+        // What came of it is of no interest, and must not fill the ring.
         let _ = ring.submit(0, Duration::ZERO);
-    }
+        ring.reap(&mut Vec::new());
+    });
 }
 
 async fn run_turns(

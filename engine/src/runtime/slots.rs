@@ -262,6 +262,10 @@ impl Core {
             let dbs = shard.keys.dbs().map(|(_, db)| db.table(slot).len());
             (cluster.slot(slot).state, dbs.sum::<usize>())
         };
+        // A move has begun since, which knows better: the map is looked at again when it ends.
+        if wanted.epoch > 0 && self.node.cluster.lock().slot(slot).is_being_moved() {
+            return;
+        }
         if matches!(state, SlotState::Importing | SlotState::Ready) {
             shard.drop_hidden(slot);
         }
@@ -305,8 +309,17 @@ impl Core {
                 entry.state = SlotState::Away;
             });
             self.node.cluster.note_change();
+            self.follow_map(slot);
         }
         self.forget_cancelled();
+    }
+
+    /// A slot is at rest after a move that has not changed who serves it: a map that came meanwhile has
+    /// passed it over.
+    pub(super) fn follow_map(&mut self, slot: SlotId) {
+        if self.node.cluster.lock().want_by_map(slot) {
+            self.announce_cluster();
+        }
     }
 
     /// Forgets moves that were called off and of which nothing is under way.
@@ -405,7 +418,7 @@ impl Core {
                 }))
             }
             SlotStep::Commit { epoch } => Some(self.commit_import(shard, job, *epoch)),
-            SlotStep::Abort => Some(self.abort_import(shard, job)),
+            SlotStep::Abort { epoch } => Some(self.abort_import(shard, job, *epoch)),
             SlotStep::Ready { keys, digest } => {
                 if !has_time {
                     return None;
@@ -561,10 +574,16 @@ impl Core {
         answer_of(reply).map(|()| Done::Active)
     }
 
-    fn abort_import(&mut self, shard: &mut Shard, job: &SlotJob) -> Result<Done, CommandError> {
+    fn abort_import(
+        &mut self,
+        shard: &mut Shard,
+        job: &SlotJob,
+        epoch: u64,
+    ) -> Result<Done, CommandError> {
         let (move_id, attempt) = (job.move_id, job.attempt);
         let (action, reply) = self.change_slot(shard, job.slot, |entry| {
-            if entry.state.is_visible() {
+            // It is served here, or has been and went on to somebody else.
+            if entry.state.is_visible() || entry.epoch >= epoch {
                 return (TargetAction::None, TargetReply::Active);
             }
             if entry.move_id != move_id {

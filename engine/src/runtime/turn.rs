@@ -289,6 +289,7 @@ impl Core {
         self.step_long();
         self.step_dialect();
         self.step_background();
+        self.step_eviction();
         self.step_moves();
         self.settle_outbox(None);
         self.step_names();
@@ -399,10 +400,6 @@ impl Core {
     /// Lets go of all doors, except those that an exclusive call keeps while it waits for another.
     fn release_doors(&mut self) {
         let keep_below = self.waiting.map_or(0, ShardId::index);
-        let data_bytes = self.held[self.id.index()].as_ref().map(|shard| shard.data_bytes);
-        if let Some(bytes) = data_bytes {
-            self.stats.data_bytes.set(bytes);
-        }
         for index in keep_below..self.held.len() {
             if let Some(held) = self.held[index].take() {
                 self.release(held);
@@ -414,6 +411,7 @@ impl Core {
         &mut self,
         held: crate::shard::door::Held<'static, crate::shard::state::Shard>,
     ) {
+        self.node.note_shard(&held);
         if let Some(heir) = held.release() {
             self.ring_later(heir);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::commands::args::{ArgRange, Args};
 use crate::commands::blocking::{Woken, serve_ready};
 use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
-use crate::commands::dispatch;
+use crate::commands::dispatch::{self, ImportCall};
 use crate::commands::long::LongOp;
 use crate::commands::table::Command;
 use crate::journal::LogicalClock;
@@ -153,8 +153,7 @@ impl Runner<'_> {
         Ran::Replied
     }
 
-    /// Runs a request on keys that are out of sight. Nobody waits for such a key, and none of them ends
-    /// before its slot is served: time is what the session says.
+    /// Runs a request on keys that are out of sight.
     #[inline(never)]
     fn run_import(
         &mut self,
@@ -164,23 +163,17 @@ impl Runner<'_> {
         args: &Args<'_>,
         out: &mut OutBuf,
     ) {
-        let (node, core) = (self.node, self.core);
-        let logical = &mut *self.logical;
-        shard.with_hidden(|shard| {
-            let shards = Shards::One(shard);
-            let mut ctx =
-                dispatch::ctx(node, core, shards, logical, at, request.db, request.command);
-            ctx.protocol = request.protocol;
-            ctx.hint = request.hint;
-            ctx.clock.begin_unit();
-            dispatch::run_data(
-                request.command,
-                &mut ctx,
-                args,
-                &mut Reply::new(out, request.protocol),
-            );
-            ctx.clock.end_unit();
-        });
+        let Request { command, hint, db, .. } = *request;
+        let call = ImportCall { command, args, hint, db, at };
+        let mut reply = Reply::new(out, request.protocol);
+        dispatch::run_import(
+            self.node,
+            (self.core, self.now),
+            shard,
+            self.logical,
+            call,
+            &mut reply,
+        );
     }
 
     /// Serves the calls that waited for what a request has made.

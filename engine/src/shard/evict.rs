@@ -71,7 +71,8 @@ impl Policy {
         matches!(self, Self::AllKeysLru | Self::VolatileLru)
     }
 
-    const fn is_volatile(self) -> bool {
+    /// Whether only keys that expire may go.
+    pub const fn is_volatile(self) -> bool {
         matches!(
             self,
             Self::VolatileLru | Self::VolatileLfu | Self::VolatileRandom | Self::VolatileTtl

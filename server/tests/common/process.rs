@@ -144,8 +144,14 @@ impl Process {
 
     /// Kills it and starts it again, on the same port and in the same folder.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(|_| ());
+    }
+
+    /// The same with something done to its folder in between.
+    pub(crate) fn restart_with(&mut self, between: impl FnOnce(&Path)) {
         self.child.kill().expect("a child that was not waited for can be killed");
         let _ = self.child.wait();
+        between(&self.folder);
         // Connections of the one before may hold the port for a moment.
         eventually(START_LIMIT, "it starts again", || {
             self.child = self.command.spawn().expect("it could be started before");
@@ -166,11 +172,20 @@ impl Process {
 
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Size of its address space in bytes.
+    pub(crate) fn virtual_bytes(&self) -> u64 {
+        self.status_bytes("VmSize:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(path).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        kib.expect("the kernel prints VmRSS in kB") * 1024
+        kib.expect("the kernel prints sizes in kB") * 1024
     }
 
     /// Time that its threads have spent on processors, in user and system mode.

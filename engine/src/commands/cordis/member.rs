@@ -49,6 +49,9 @@ pub(super) fn hello(
     }
     match core {
         Some(to) if to != ctx.client.core => {
+            if ctx.client.is_tied() {
+                return Err(CommandError::TIED_TO_CORE);
+            }
             let greeting = encoded(reply, |reply| greet(ctx.node, reply));
             ctx.action = Some(SessionAction::Slots(SlotAsk::Deal { to, greeting }));
         }

@@ -53,7 +53,6 @@ pub(super) fn expect(
                     slots,
                     is_cancelled: false,
                     done: SlotSet::default(),
-                    error: String::new(),
                     keys: 0,
                 };
                 cluster.inbound.insert(id, inbound);
@@ -112,7 +111,7 @@ pub(super) fn begin(
                 bytes: 0,
                 error: String::new(),
                 pause_max_us: 0,
-                asked: 0,
+                refused: 0,
             };
             cluster.outbound.insert(id, outbound);
             note_gone(&mut cluster, id);
@@ -135,7 +134,6 @@ fn again(
     }
     outbound.rate_bytes = rate.unwrap_or(outbound.rate_bytes);
     outbound.parallel = parallel.unwrap_or(outbound.parallel);
-    outbound.asked += 1;
     for slot in outbound.failed.iter() {
         outbound.ended.remove(slot);
     }
@@ -234,6 +232,7 @@ pub(super) fn list(
                 done: &outbound.done,
                 error,
                 pause_max_us: outbound.pause_max_us,
+                refused: outbound.refused,
             },
         );
     }
@@ -259,8 +258,9 @@ pub(super) fn list(
                 keys: inbound.keys,
                 bytes: 0,
                 done: &inbound.done,
-                error: &inbound.error,
+                error: "",
                 pause_max_us: 0,
+                refused: 0,
             },
         );
     }
@@ -281,11 +281,12 @@ struct Shown<'a> {
     done: &'a SlotSet,
     error: &'a str,
     pause_max_us: u64,
+    refused: u64,
 }
 
 fn show(reply: &mut Reply<'_>, shown: Shown<'_>) {
     let done_slots = shown.done.to_string();
-    reply.map(14);
+    reply.map(15);
     let mut text = |name: &str, value: &str| {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
@@ -305,6 +306,7 @@ fn show(reply: &mut Reply<'_>, shown: Shown<'_>) {
         ("keys", shown.keys),
         ("bytes", shown.bytes),
         ("pause_max_us", shown.pause_max_us),
+        ("refused", shown.refused),
     ];
     for (name, n) in numbers {
         reply.bulk(name.as_bytes());

@@ -51,8 +51,8 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
             name: "cordis|abort",
             summary: "Drops what an attempt to move a slot here has brought, for good",
             complexity: O_1,
-            arity: Arity::Exact(5),
-            args: &[ID, SLOT, ATTEMPT],
+            arity: Arity::Exact(6),
+            args: &[ID, SLOT, EPOCH, ATTEMPT],
             handler: run(stream::abort),
             ..SUB
         },
@@ -198,8 +198,8 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
             name: "cordis|resolve",
             summary: "Tells what this server is to a slot that a move was to bring",
             complexity: O_1,
-            arity: Arity::Exact(4),
-            args: &[ID, SLOT],
+            arity: Arity::Exact(5),
+            args: &[ID, SLOT, EPOCH],
             handler: run(stream::resolve),
             ..SUB
         },

@@ -86,32 +86,32 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// CORDIS ABORT move-id slot attempt
+/// CORDIS ABORT move-id slot epoch attempt
 pub(super) fn abort(
     ctx: &mut SessionCtx<'_>,
     args: &Args<'_>,
     _reply: &mut Reply<'_>,
 ) -> CommandResult {
     trust(ctx)?;
-    let (move_id, slot, attempt) = (number(args, 2)?, slot_at(args, 3)?, number(args, 4)?);
-    ask(ctx, slot, (move_id, attempt), SlotStep::Abort);
+    let (move_id, slot) = (number(args, 2)?, slot_at(args, 3)?);
+    let (epoch, attempt) = (number(args, 4)?, number(args, 5)?);
+    ask(ctx, slot, (move_id, attempt), SlotStep::Abort { epoch });
     Ok(())
 }
 
-/// CORDIS RESOLVE move-id slot
+/// CORDIS RESOLVE move-id slot epoch
 pub(super) fn resolve(
     ctx: &mut SessionCtx<'_>,
     args: &Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
     trust(ctx)?;
-    let (move_id, slot) = (number(args, 2)?, slot_at(args, 3)?);
+    let (move_id, slot, epoch) = (number(args, 2)?, slot_at(args, 3)?, number(args, 4)?);
     let view = {
         let cluster = ctx.node.cluster.lock();
         let entry = cluster.slot(slot);
-        let inbound = cluster.inbound.get(&move_id);
-        let was_brought = inbound
-            .is_some_and(|inbound| inbound.done.contains(slot) || entry.epoch >= inbound.epoch);
+        // Served here under this epoch, or by somebody since, even if the move is forgotten.
+        let was_brought = entry.epoch >= epoch;
         let is_at_it = entry.move_id == move_id;
         match entry.state {
             _ if was_brought => "active",

@@ -440,7 +440,9 @@ fn debug_populate(
     for n in state.cursor..end {
         let name = [prefix, b":", n.to_string().as_bytes()].concat();
         let key = KeyRef::new(&name);
-        if ctx.node.owners.of(key.slot) == shard {
+        // Only slots that are served here have keys that can be seen.
+        let home = ctx.node.owners.home(key.slot);
+        if home.shard() == shard && !home.is_closed() {
             populate_one(ctx, key, n, size);
         }
     }
