@@ -1,9 +1,10 @@
 //! `huge`: what others feel while a client does things to a value of millions of elements.
 //!
 //! One connection makes, reads, renames, copies, overwrites, expires and deletes a list, a hash, a
-//! set and a sorted set; another sends PING all the time and measures. Beside its latencies stand
-//! the turn times that Cordis itself counts (`INFO cores`), and how long its threads waited for their
-//! processor: a turn lasts that much longer on a machine that does something else as well.
+//! set and a sorted set, makes calls of very many words, and works on a long string; another sends
+//! PING all the time and measures. Beside its latencies stand the turn times that Cordis itself
+//! counts (`INFO cores`), and how long its threads waited for their processor: a turn lasts that
+//! much longer on a machine that does something else as well.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +19,10 @@ use crate::link::{Link, Target, Value};
 use crate::process::{Launch, Server, pin_this_thread, version};
 use crate::report::{self, Setting};
 
+/// Words of the widest calls: nearly as many as there can be.
+const WORDS_MAX: u64 = 1_000_000;
+/// Length of the long string.
+const TEXT_BYTES: u64 = 100_000_000;
 /// Elements that one call of the preparation adds.
 const BATCH: u64 = 100;
 /// Lazy work after a call counts to it: so long is waited, and measured.
@@ -31,8 +36,8 @@ pub(crate) struct HugeArgs {
     /// Elements of a value
     #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
     elements: u64,
-    /// Types, separated by commas
-    #[arg(long, default_value = "list,hash,set,zset", value_delimiter = ',')]
+    /// Types, separated by commas; `words` are calls of many words, `text` is a long string
+    #[arg(long, default_value = "list,hash,set,zset,words,text", value_delimiter = ',')]
     types: Vec<String>,
     /// Leave the peer out
     #[arg(long)]
@@ -161,7 +166,62 @@ fn batch(n: u64, head: &str, words: impl Fn(u64) -> Vec<String>) -> Vec<String> 
     all
 }
 
+/// A call of `line` and so many words for each number below `count`.
+fn wide(line: &str, count: u64, words: impl Fn(u64) -> Vec<String>) -> Calls {
+    let mut all = call(line);
+    all.extend((0..count).flat_map(words));
+    Calls::Each(vec![all])
+}
+
+/// Calls of as many words as a server takes, on one key each and on many.
+fn wide_steps() -> Vec<(&'static str, Calls)> {
+    const COUNT: u64 = WORDS_MAX / 2;
+    let one = |n: u64| vec![format!("member:{n}")];
+    let pair = |n: u64| vec![format!("member:{n}"), "v".to_owned()];
+    let scored = |n: u64| vec![(n * 7_919 % 1_000_003).to_string(), format!("member:{n}")];
+    vec![
+        ("SADD", wide("SADD s", WORDS_MAX, one)),
+        ("SADD to a set that is there", wide("SADD s", WORDS_MAX, |n| one(n + COUNT))),
+        ("SMISMEMBER", wide("SMISMEMBER s", WORDS_MAX, one)),
+        ("SREM", wide("SREM s", WORDS_MAX, one)),
+        ("HSET", wide("HSET h", COUNT, pair)),
+        ("HMGET", wide("HMGET h", WORDS_MAX, one)),
+        ("HDEL", wide("HDEL h", WORDS_MAX, one)),
+        ("RPUSH", wide("RPUSH l", WORDS_MAX, one)),
+        ("ZADD", wide("ZADD z", COUNT, scored)),
+        ("ZREM", wide("ZREM z", WORDS_MAX, one)),
+        ("PFADD", wide("PFADD p", WORDS_MAX, one)),
+        ("MSET", wide("MSET", COUNT, pair)),
+        ("MGET", wide("MGET", WORDS_MAX, one)),
+        ("EXISTS", wide("EXISTS", WORDS_MAX, one)),
+        ("DEL", wide("DEL", WORDS_MAX, one)),
+    ]
+}
+
+/// What is done to one string of `len` bytes.
+fn text_steps(len: u64) -> Vec<(&'static str, Calls)> {
+    let one = |line: &str| Calls::Each(vec![call(line)]);
+    let letters = (0..len).map(|n| char::from(b'a' + ((n * 7_919) >> 7) as u8 % 13)).collect();
+    vec![
+        ("SET", Calls::Each(vec![vec!["SET".into(), "text".into(), letters]])),
+        ("DUMP", one("DUMP text")),
+        ("GETRANGE", one("GETRANGE text 1000 -1000")),
+        ("BITCOUNT", one("BITCOUNT text")),
+        ("BITOP", one("BITOP NOT other text")),
+        ("COPY", one("COPY text copied")),
+        ("APPEND", one("APPEND copied x")),
+        ("SETRANGE", one("SETRANGE copied 1000 x")),
+        ("overwrite", one("SET copied x")),
+        ("delete", one("DEL text other")),
+    ]
+}
+
 fn steps(kind: &str, elements: u64) -> Result<Vec<(&'static str, Calls)>, Fault> {
+    match kind {
+        "words" => return Ok(wide_steps()),
+        "text" => return Ok(text_steps(TEXT_BYTES)),
+        _ => {}
+    }
     let fill: fn(u64) -> Vec<String> = match kind {
         "list" => |n| batch(n, "RPUSH big", |i| vec![format!("element:{i}")]),
         "hash" => |n| batch(n, "HSET big", |i| vec![format!("field:{i}"), format!("value:{i}")]),

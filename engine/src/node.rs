@@ -380,6 +380,11 @@ impl Node {
         self.next_client_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The number that the next client will have.
+    pub fn client_id_end(&self) -> u64 {
+        self.next_client_id.load(Ordering::Relaxed)
+    }
+
     /// A number for a call that waits.
     pub fn new_call_id(&self) -> u64 {
         // Ordering: relaxed; only uniqueness counts.

@@ -132,6 +132,18 @@ fn blocked_crowd_is_cheap_and_ends_in_short_turns() {
         },
     );
 
+    // All are listed, as they connected.
+    crowd.turns_stay_short(
+        "CLIENT LIST",
+        |_| {},
+        |crowd| {
+            let list = crowd.admin.text("CLIENT LIST");
+            let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next());
+            let ids: Vec<u64> = ids.map(|id| id.parse().expect("an id is a number")).collect();
+            assert!(ids.len() == count + 1 && ids.is_sorted(), "{} lines", ids.len());
+        },
+    );
+
     // A producer serves one after another, each by a key of its own.
     for i in 0..count {
         let call = format!("RPUSH other:{i} v\r\n");
@@ -158,6 +170,31 @@ fn blocked_crowd_is_cheap_and_ends_in_short_turns() {
         },
         |crowd| crowd.expect(|_| "*-1\r\n".to_owned()),
     );
+}
+
+#[test]
+fn one_push_serves_a_crowd() {
+    let _alone = alone();
+    let mut crowd = Crowd::gather(2);
+    crowd.block(|_| "BLPOP key 0".to_owned());
+    let count = crowd.clients.len();
+    let values: String = (0..count).map(|i| format!(" {i:06}")).collect();
+    assert_eq!(crowd.admin.text(&format!("RPUSH key{values}")), format!(":{count}\r\n"));
+    // In the order in which they were blocked, which is not known: each gets one.
+    let replies = crowd.clients.iter_mut().map(|client| client.read_reply().expect("it is served"));
+    let mut got: Vec<String> =
+        replies.map(|reply| String::from_utf8_lossy(&reply).into()).collect();
+    got.sort();
+    let want: Vec<_> = (0..count).map(|i| format!("*2\r\n$3\r\nkey\r\n$6\r\n{i:06}\r\n")).collect();
+    assert!(got == want, "not each has got an element of its own");
+    crowd.wait_blocked(0);
+    assert_eq!(crowd.admin.call("EXISTS key"), b":0\r\n");
+    // All are told to go in one call.
+    let killed = crowd.admin.text("CLIENT KILL TYPE normal");
+    assert_eq!(killed, format!(":{count}\r\n"));
+    for client in &mut crowd.clients {
+        assert!(client.read_reply().is_err(), "it has been closed");
+    }
 }
 
 #[test]

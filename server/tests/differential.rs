@@ -351,6 +351,11 @@ impl Pair {
         Self { redis: Process::redis(&[]), ours, core_count }
     }
 
+    /// From now on our server works in steps on calls that need not be long for it.
+    fn work_in_steps(&self) {
+        assert_eq!(self.ours.client().call("DEBUG LONG-CALL-WORDS 0"), b"+OK\r\n");
+    }
+
     /// Runs a case; `Err` describes the first difference.
     fn run(&mut self, case: &Case, pipelined: bool) -> Result<(), String> {
         if let Some(status) = self.ours.exit_status() {
@@ -618,7 +623,7 @@ fn shrunk<T: Clone>(mut steps: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> V
     }
 }
 
-fn differential(core_count: usize, default_seed: u64) {
+fn differential(core_count: usize, default_seed: u64, in_steps: bool) {
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;
         Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
@@ -629,6 +634,9 @@ fn differential(core_count: usize, default_seed: u64) {
     let first = seed_or(default_seed);
     let started = Instant::now();
     let mut pair = Pair::new(core_count);
+    if in_steps {
+        pair.work_in_steps();
+    }
     for round in 0..rounds {
         if round > 0 && !is_replay && started.elapsed() > limit {
             break;
@@ -642,12 +650,17 @@ fn differential(core_count: usize, default_seed: u64) {
 
 #[test]
 fn random_calls_on_one_core_are_answered_as_by_redis() {
-    differential(1, 0x1000_0000);
+    differential(1, 0x1000_0000, false);
 }
 
 #[test]
 fn random_calls_on_two_cores_are_answered_as_by_redis() {
-    differential(2, 0x2000_0000);
+    differential(2, 0x2000_0000, false);
+}
+
+#[test]
+fn random_calls_in_steps_are_answered_as_by_redis() {
+    differential(2, 0x3000_0000, true);
 }
 
 #[test]

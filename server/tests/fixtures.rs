@@ -105,3 +105,10 @@ fn fixtures_on_one_core_answer_as_redis() {
 fn fixtures_on_two_cores_answer_as_redis() {
     check(&mut ServerTarget::new(Process::cordis(2, &[])));
 }
+
+#[test]
+fn fixtures_whose_calls_work_in_steps_answer_as_redis() {
+    let process = Process::cordis(2, &[]);
+    assert_eq!(process.client().call("DEBUG LONG-CALL-WORDS 0"), b"+OK\r\n");
+    check(&mut ServerTarget::new(process));
+}

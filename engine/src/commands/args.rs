@@ -1,13 +1,17 @@
 //! The words of one call: ranges into the bytes of a request, and a cursor that parses options.
 //! Knows no command.
+//!
+//! Nearly all words lie side by side, as they were received. Long ones have memory of their own, and
+//! the words of a call that is very long lie in pieces of some tens of kilobytes: memory that grows
+//! as a whole would be copied as a whole, again and again. Both are [`Aside`].
 
 use std::sync::Arc;
 
 use crate::resp::error::CommandError;
 use crate::resp::number;
 
-/// Where one word lies in the request's bytes; or, if it is apart from them, which of the words apart
-/// it is.
+/// Where one word lies in the request's bytes or, if those are none, in its pieces; or, if it is apart
+/// from them, which of the words apart it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ArgRange {
     /// First byte.
@@ -50,6 +54,79 @@ impl ArgRange {
     }
 }
 
+/// Offsets from the beginning of a piece to that of the next: none is longer.
+const PIECE_STRIDE: usize = 128 * 1024;
+/// Most pieces: offsets have 32 bits.
+const PIECES_MAX: usize = (u32::MAX as usize) / PIECE_STRIDE;
+
+/// What the words of a call lie in that are not in its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Words with memory of their own.
+    pub words: Vec<Arc<Vec<u8>>>,
+    /// The others, if the call has no bytes.
+    pieces: Vec<Vec<u8>>,
+}
+
+impl Aside {
+    /// Nothing.
+    const fn new() -> Self {
+        Self { words: Vec::new(), pieces: Vec::new() }
+    }
+
+    /// Whether there is nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.pieces.is_empty()
+    }
+
+    /// Puts a copy of a word into the last piece or a new one, or into memory of its own if it is long
+    /// or there are as many pieces as can be. Returns where it is.
+    ///
+    /// # Complexity
+    /// O(length of the word): a piece never grows.
+    pub fn push(&mut self, word: &[u8]) -> ArgRange {
+        let fits = |piece: &Vec<u8>| piece.len() + word.len() <= PIECE_STRIDE;
+        if !self.pieces.last().is_some_and(fits) {
+            if self.pieces.len() == PIECES_MAX || word.len() > PIECE_STRIDE / 2 {
+                self.words.push(Arc::new(word.to_vec()));
+                return ArgRange::apart(self.words.len() - 1);
+            }
+            self.pieces.push(Vec::with_capacity(PIECE_STRIDE));
+        }
+        let last = self.pieces.len() - 1;
+        let start = last * PIECE_STRIDE + self.pieces[last].len();
+        self.pieces[last].extend_from_slice(word);
+        ArgRange { start: start as u32, end: (start + word.len()) as u32 }
+    }
+
+    /// The word at a range that is apart, or in a piece.
+    #[cold]
+    fn word(&self, range: ArgRange) -> &[u8] {
+        if range.is_apart() {
+            return &self.words[range.end as usize];
+        }
+        let (start, len) = (range.start as usize, (range.end - range.start) as usize);
+        let (piece, from) = (start / PIECE_STRIDE, start % PIECE_STRIDE);
+        invariant!(piece < self.pieces.len(), "a word ends behind its request");
+        &self.pieces[piece][from..from + len]
+    }
+
+    /// Bytes of all words.
+    pub fn bytes(&self) -> usize {
+        let apart: usize = self.words.iter().map(|word| word.len()).sum();
+        // All pieces but the last are as good as full.
+        let last = self.pieces.last().map_or(0, Vec::len);
+        apart + self.pieces.len().saturating_sub(1) * PIECE_STRIDE + last
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let apart: usize = self.words.iter().map(|word| word.capacity()).sum();
+        apart + self.pieces.len() * PIECE_STRIDE
+    }
+}
+
+static NOTHING_ASIDE: Aside = Aside::new();
+
 /// The words of a call. Word 0 is the command's name.
 ///
 /// Indexing past the end panics; arity has been checked before a handler sees the call.
@@ -57,21 +134,21 @@ impl ArgRange {
 pub struct Args<'a> {
     bytes: &'a [u8],
     ranges: &'a [ArgRange],
-    apart: &'a [Arc<Vec<u8>>],
+    aside: &'a Aside,
 }
 
 impl<'a> Args<'a> {
     /// Words of `bytes` at `ranges`.
     #[inline]
     pub const fn new(bytes: &'a [u8], ranges: &'a [ArgRange]) -> Self {
-        Self { bytes, ranges, apart: &[] }
+        Self { bytes, ranges, aside: &NOTHING_ASIDE }
     }
 
-    /// The same with long words that are apart from `bytes`.
+    /// The same with words that are not in `bytes`; if they are in pieces, `bytes` is empty.
     #[inline]
     #[must_use]
-    pub const fn with_apart(self, apart: &'a [Arc<Vec<u8>>]) -> Self {
-        Self { apart, ..self }
+    pub const fn with_aside(self, aside: &'a Aside) -> Self {
+        Self { aside, ..self }
     }
 
     /// Number of words, the command's name included.
@@ -94,21 +171,15 @@ impl<'a> Args<'a> {
         let range = self.ranges[index];
         match self.bytes.get(range.start as usize..range.end as usize) {
             Some(word) => word,
-            None => self.word_apart(range),
+            None => self.aside.word(range),
         }
-    }
-
-    #[cold]
-    fn word_apart(&self, range: ArgRange) -> &'a [u8] {
-        invariant!(range.is_apart(), "a word ends behind its request");
-        &self.apart[range.end as usize]
     }
 
     /// Word `index` to be kept without a copy, if it has memory of its own.
     #[inline]
     pub fn shared(&self, index: usize) -> Option<&'a Arc<Vec<u8>>> {
         let range = self.ranges[index];
-        range.is_apart().then(|| &self.apart[range.end as usize])
+        range.is_apart().then(|| &self.aside.words[range.end as usize])
     }
 
     /// Word `index`, if there is one.
@@ -220,10 +291,20 @@ pub fn is_token(word: &[u8], token: &str) -> bool {
 pub struct OwnedArgs {
     bytes: Vec<u8>,
     ranges: Vec<ArgRange>,
-    apart: Vec<Arc<Vec<u8>>>,
+    aside: Aside,
 }
 
 impl OwnedArgs {
+    /// A call of words that all lie in `aside`.
+    pub const fn in_pieces(ranges: Vec<ArgRange>, aside: Aside) -> Self {
+        Self { bytes: Vec::new(), ranges, aside }
+    }
+
+    /// What [`in_pieces`](Self::in_pieces) was given.
+    pub fn into_pieces(self) -> (Vec<ArgRange>, Aside) {
+        (self.ranges, self.aside)
+    }
+
     /// A call of these words.
     pub fn of(words: &[&[u8]]) -> Self {
         let mut owned = Self::default();
@@ -231,7 +312,7 @@ impl OwnedArgs {
         owned
     }
 
-    /// Adds words.
+    /// Adds words. Not to a call in pieces.
     pub fn extend<'w>(&mut self, words: impl Iterator<Item = &'w [u8]>) {
         for word in words {
             let start = self.bytes.len() as u32;
@@ -242,14 +323,14 @@ impl OwnedArgs {
 
     /// Adds a word without copying it.
     pub fn push_shared(&mut self, word: &Arc<Vec<u8>>) {
-        self.ranges.push(ArgRange::apart(self.apart.len()));
-        self.apart.push(Arc::clone(word));
+        self.ranges.push(ArgRange::apart(self.aside.words.len()));
+        self.aside.words.push(Arc::clone(word));
     }
 
     /// The words.
     #[inline]
     pub fn args(&self) -> Args<'_> {
-        Args::new(&self.bytes, &self.ranges).with_apart(&self.apart)
+        Args::new(&self.bytes, &self.ranges).with_aside(&self.aside)
     }
 
     /// The bytes that its words are ranges of.
@@ -264,7 +345,7 @@ impl OwnedArgs {
 
     /// Memory that the words take.
     pub fn heap_bytes(&self) -> usize {
-        let apart: usize = self.apart.iter().map(|word| word.capacity()).sum();
-        self.bytes.capacity() + self.ranges.capacity() * size_of::<ArgRange>() + apart
+        let ranges = self.ranges.capacity() * size_of::<ArgRange>();
+        self.bytes.capacity() + ranges + self.aside.heap_bytes()
     }
 }

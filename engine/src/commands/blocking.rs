@@ -129,6 +129,7 @@ fn serve(ctx: &mut Ctx<'_>, call: &BlockedCall, key: &[u8]) -> OutBuf {
     ctx.protocol = call.protocol;
     ctx.hint = None;
     ctx.may_defer = false;
+    ctx.words = None;
     ctx.serving = Some(key.into());
     let mut reply = Reply::new(&mut out, call.protocol);
     ctx.clock.begin_unit();

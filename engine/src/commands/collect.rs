@@ -26,6 +26,18 @@ fn view_of<T: Collection>(
     view.map(Some).ok_or(CommandError::WRONG_TYPE)
 }
 
+fn owned_of<T: Collection + Clone>(entry: Option<EntryRef<'_>>) -> Result<Option<T>, CommandError> {
+    let Some(entry) = entry else {
+        return Ok(None);
+    };
+    let value = match entry.value() {
+        Value::Packed(packed, bytes) => T::from_packed(packed, bytes.to_vec()),
+        Value::Object(object) => T::of(object).cloned(),
+        Value::Int(_) | Value::Inline { .. } | Value::Big(_) => None,
+    };
+    value.map(Some).ok_or(CommandError::WRONG_TYPE)
+}
+
 impl Ctx<'_> {
     /// A collection to read: counts a hit or a miss and marks it as accessed.
     ///
@@ -60,15 +72,18 @@ impl Ctx<'_> {
         &mut self,
         key: KeyRef<'_>,
     ) -> Result<Option<T>, CommandError> {
-        let Some(entry) = self.read(key) else {
-            return Ok(None);
-        };
-        let value = match entry.value() {
-            Value::Packed(packed, bytes) => T::from_packed(packed, bytes.to_vec()),
-            Value::Object(object) => T::of(object).cloned(),
-            Value::Int(_) | Value::Inline { .. } | Value::Big(_) => None,
-        };
-        value.map(Some).ok_or(CommandError::WRONG_TYPE)
+        owned_of(self.read(key))
+    }
+
+    /// The same of one that is about to be changed: counts nothing.
+    ///
+    /// # Errors
+    /// The key holds another type.
+    pub fn snapshot_to_write<T: Collection + Clone>(
+        &mut self,
+        key: KeyRef<'_>,
+    ) -> Result<Option<T>, CommandError> {
+        owned_of(self.lookup_write(key))
     }
 
     /// Changes a collection that is there. One that is left without elements is deleted.

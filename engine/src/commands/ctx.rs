@@ -233,6 +233,8 @@ pub struct Ctx<'a> {
     /// The call may go on after its handler has returned ([`Later`]): its session waits for it, and it
     /// is not part of a transaction.
     pub may_defer: bool,
+    /// Its words, to be kept by what it leaves behind, if it [may defer](Self::may_defer).
+    pub words: Option<Arc<OwnedArgs>>,
     /// The call may leave work on a snapshot behind although its session does not wait for it.
     pub may_leave_reads: bool,
     /// The key for whose sake a blocked call runs.

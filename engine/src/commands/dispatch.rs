@@ -318,9 +318,11 @@ pub fn plan_call(
     if client.import.is_some() && command.spec.route != Route::Session {
         return plan_import(command, args, client, node);
     }
-    let plan = plan(command, args, client, node, own, found);
-    let is_sliced = sliced_variant(command.spec.name, args).is_some();
-    Ok(if is_sliced && !matches!(plan, Plan::Closed(..)) { Plan::Sliced } else { plan })
+    if sliced_variant(command.spec.name, args).is_some() {
+        // Whether its keys are served is found in slices as well.
+        return Ok(Plan::Sliced);
+    }
+    Ok(plan(command, args, client, node, own, found))
 }
 
 /// Plans a call of a session that fills a slot which is not served yet.
@@ -575,6 +577,9 @@ fn run_other(
     }
 }
 
+/// Calls of more words are not copied into the journal in one turn: what they leave is.
+const VERBATIM_WORDS_MAX: usize = 10_000;
+
 /// What follows every handler that saw data: its error, its journal record.
 pub fn finish(
     command: &'static Command,
@@ -598,7 +603,9 @@ pub fn finish(
         match command.spec.propagate {
             Propagate::Verbatim => {
                 let key = ctx.key(args.at(1));
-                if ctx.is_journalled(key.slot) {
+                if args.len() > VERBATIM_WORDS_MAX {
+                    ctx.effect_state(ctx.db, key);
+                } else if ctx.is_journalled(key.slot) {
                     let words: Vec<&[u8]> = args.iter_from(0).collect();
                     ctx.effect(key, &words);
                 }
@@ -715,6 +722,7 @@ pub fn ctx<'a>(
         emptied: false,
         later: Later::Nothing,
         may_defer: false,
+        words: None,
         may_leave_reads: false,
         serving: None,
     }

@@ -29,4 +29,5 @@ pub mod spec;
 pub mod string;
 pub mod table;
 pub mod txn;
+pub mod words;
 pub mod zset;

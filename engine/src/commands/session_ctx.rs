@@ -1,5 +1,7 @@
 //! What a handler that concerns the session may touch: the client's state and the process, no data.
 
+use std::collections::HashMap;
+
 use crate::commands::pubsub::steps::NameWork;
 use crate::migrate::ask::SlotAsk;
 use crate::migrate::dialect::call::DialectCall;
@@ -44,8 +46,8 @@ pub enum SessionAction {
 /// Which clients are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientFilter {
-    /// These ids.
-    pub ids: Option<Vec<u64>>,
+    /// These ids, and in which place each was asked for.
+    pub ids: Option<HashMap<u64, usize>>,
     /// This peer address.
     pub addr: Option<Box<str>>,
     /// This address of ours.
@@ -61,7 +63,7 @@ pub struct ClientFilter {
 impl ClientFilter {
     /// Whether `client` is meant.
     pub fn matches(&self, client: &ClientState) -> bool {
-        self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
+        self.ids.as_ref().is_none_or(|ids| ids.contains_key(&client.id))
             && self.addr.as_ref().is_none_or(|addr| *addr == client.addr)
             && self.laddr.as_ref().is_none_or(|laddr| *laddr == client.laddr)
             && self.kind.is_none_or(|kind| kind == client.kind())

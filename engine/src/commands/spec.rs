@@ -6,6 +6,7 @@ use bitflags::bitflags;
 use crate::commands::args::Args;
 use crate::commands::ctx::Ctx;
 use crate::commands::session_ctx::SessionCtx;
+use crate::commands::words::long_words_min;
 use crate::net::client::ClientState;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
@@ -95,6 +96,7 @@ impl CommandSpec {
         match self.deferral {
             Deferral::Never => self.flags.contains(Flags::BLOCKING),
             Deferral::Always => true,
+            Deferral::ManyWords => args.len() >= long_words_min(),
             Deferral::FromWords(min) => args.len() >= usize::from(min),
             Deferral::FromBytes { word, min } => {
                 args.get(usize::from(word)).is_some_and(|word| word.len() >= min as usize)
@@ -584,6 +586,8 @@ pub enum Deferral {
     Never,
     /// All: it works on whole collections.
     Always,
+    /// Those of very many words ([`words`](crate::commands::words)).
+    ManyWords,
     /// Those of this many words and more.
     FromWords(u16),
     /// Those of which word `word` has at least so many bytes.

@@ -296,7 +296,7 @@ fn micros(ctx: &Ctx<'_>) -> Micros {
 /// Whether an action may be about other clients than this one.
 fn concerns_others(action: &SessionAction, client: &ClientState) -> bool {
     let is_own = |filter: &ClientFilter| {
-        filter.ids.as_ref().is_some_and(|ids| ids.iter().all(|&id| id == client.id))
+        filter.ids.as_ref().is_some_and(|ids| ids.keys().all(|&id| id == client.id))
             || filter.addr.as_ref() == Some(&client.addr)
     };
     match action {

@@ -1,26 +1,37 @@
-//! Long words of the call that a session is receiving, each in memory of its own: whoever keeps such a
-//! word takes it over and copies nothing. Knows no socket and no command.
+//! Words of the call that a session is receiving that do not stay with the rest of its input. A long
+//! word has memory of its own: whoever keeps it takes it over and copies nothing. Those of a very long
+//! call go into pieces, so that its input never grows as a whole. Knows no socket and no command.
 
 use std::sync::Arc;
 
+use crate::commands::args::Aside;
+
 /// Words of this length and more are received apart.
 pub const APART_BYTES_MIN: usize = 64 * 1024;
+/// Once so much of a call is there, its words go into pieces.
+pub const MOVE_BYTES_MIN: usize = 64 * 1024;
 /// Memory for the whole of a word is reserved once this much of it has come: a client that only
 /// promises takes nothing.
 const RESERVE_FROM_BYTES: usize = 256 * 1024;
 
-/// The long words of one call, in order.
+/// Words of one call, in order.
 #[derive(Debug, Default)]
 pub struct Apart {
-    words: Vec<Arc<Vec<u8>>>,
-    /// The one under way, and its length when it is whole.
+    aside: Aside,
+    /// The long one under way, and its length when it is whole.
     filling: Option<(Vec<u8>, usize)>,
 }
 
 impl Apart {
     /// Words that are whole.
-    pub fn of_words(words: Vec<Arc<Vec<u8>>>) -> Self {
-        Self { words, filling: None }
+    pub fn of_words(aside: Aside) -> Self {
+        Self { aside, filling: None }
+    }
+
+    /// Where words go that are whole. Only while no long one is under way: it has its number already.
+    pub fn aside_mut(&mut self) -> &mut Aside {
+        invariant!(self.filling.is_none(), "a word under way is overtaken");
+        &mut self.aside
     }
 
     /// Begins a word of `len` bytes.
@@ -40,7 +51,7 @@ impl Apart {
         }
         word.extend_from_slice(mine);
         if word.len() == *len {
-            self.words.push(Arc::new(std::mem::take(word)));
+            self.aside.words.push(Arc::new(std::mem::take(word)));
             self.filling = None;
         }
         rest
@@ -49,13 +60,13 @@ impl Apart {
     /// Bytes received.
     pub fn bytes(&self) -> usize {
         let filling = self.filling.as_ref().map_or(0, |(word, _)| word.len());
-        filling + self.words.iter().map(|word| word.len()).sum::<usize>()
+        filling + self.aside.bytes()
     }
 
     /// The words of a call that is complete.
-    pub fn into_words(self) -> Vec<Arc<Vec<u8>>> {
+    pub fn into_words(self) -> Aside {
         invariant!(self.filling.is_none(), "a call is parsed before its last word is there");
-        self.words
+        self.aside
     }
 }
 
@@ -94,7 +105,7 @@ mod tests {
             let end = end.expect("the call is complete");
             assert_eq!(&tail[end..], b"+", "cut at {cut}");
             let apart = apart.into_words();
-            let args = Args::new(&tail, &ranges).with_apart(&apart);
+            let args = Args::new(&tail, &ranges).with_aside(&apart);
             let words: Vec<&[u8]> = args.iter_from(0).collect();
             assert_eq!(words, [&b"SET"[..], b"long word", b"v", b"long too"], "cut at {cut}");
             assert_eq!(args.to_owned().args().iter_from(0).collect::<Vec<_>>(), words);
@@ -113,7 +124,7 @@ mod tests {
         assert_eq!(apart.bytes(), 5 * piece.len());
         assert_eq!(apart.fill(&piece), vec![7; 6]);
         assert_eq!(apart.fill(b"\r\n"), b"\r\n");
-        let words = apart.into_words();
+        let words = apart.into_words().words;
         assert_eq!(words.len(), 1);
         let word = &words[0];
         assert_eq!((word.len(), word.capacity()), (3 * RESERVE_FROM_BYTES, 3 * RESERVE_FROM_BYTES));

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::net::apart::{APART_BYTES_MIN, Apart};
+use crate::commands::args::Aside;
+use crate::net::apart::{APART_BYTES_MIN, Apart, MOVE_BYTES_MIN};
 use crate::net::client::ClientState;
 use crate::resp::parse::Parser;
 use crate::resp::reply::OutBuf;
@@ -72,7 +73,7 @@ pub struct Session {
     pub parser: Parser,
     /// Input that is not run yet.
     pub tail: Vec<u8>,
-    /// Long words of the call that `tail` begins with; only while there are any.
+    /// Words of the call that `tail` begins with that are not in it; only while there are any.
     pub apart: Option<Box<Apart>>,
     /// Output that is not sent yet.
     pub out: OutBuf,
@@ -159,12 +160,15 @@ impl Session {
         self.tail.extend_from_slice(rest);
     }
 
-    /// If the tail ends within a long word: moves what there is of it to memory of its own, where the
-    /// rest of it will go as well.
-    pub fn set_long_word_apart(&mut self) {
+    /// Moves what should not stay in the tail: the words of a call of which much is there; and if it ends
+    /// within a long word, what there is of that, to where the rest of it will go as well.
+    pub fn set_words_apart(&mut self) {
         // The tail is empty as well when it was thrown away.
         if self.tail.is_empty() {
             return;
+        }
+        if self.tail.len() >= MOVE_BYTES_MIN {
+            self.move_words();
         }
         if let Some((at, len)) = self.parser.set_apart(APART_BYTES_MIN) {
             let begun = self.tail.split_off(at);
@@ -173,9 +177,18 @@ impl Session {
         }
     }
 
+    fn move_words(&mut self) {
+        let mut apart = self.apart.take().unwrap_or_default();
+        let moved = self.parser.move_words(&self.tail, MOVE_BYTES_MIN, apart.aside_mut());
+        if let Some(done) = moved {
+            self.tail.drain(..done);
+        }
+        self.apart = (!apart.aside_mut().is_empty()).then_some(apart);
+    }
+
     /// Takes the input that waits, to be parsed. It does not end within a word apart.
-    pub fn take_input(&mut self) -> (Vec<u8>, Vec<Arc<Vec<u8>>>) {
-        let apart = self.apart.take().map_or_else(Vec::new, |apart| apart.into_words());
+    pub fn take_input(&mut self) -> (Vec<u8>, Aside) {
+        let apart = self.apart.take().map_or_else(Aside::default, |apart| apart.into_words());
         (std::mem::take(&mut self.tail), apart)
     }
 

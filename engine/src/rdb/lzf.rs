@@ -31,12 +31,15 @@ struct Recent {
 }
 
 thread_local! {
-    /// One table a thread: a string is encoded from its beginning to its end.
-    static RECENT: RefCell<Recent> =
-        RefCell::new(Recent { cells: vec![0; 1 << TABLE_BITS].into_boxed_slice(), base: 1 });
+    /// One table a thread: a string is encoded from its beginning to its end, unless it is long.
+    static RECENT: RefCell<Recent> = RefCell::new(Recent::new());
 }
 
 impl Recent {
+    fn new() -> Self {
+        Self { cells: vec![0; 1 << TABLE_BITS].into_boxed_slice(), base: 1 }
+    }
+
     /// Prepares for a string of `len` bytes.
     fn begin(&mut self, len: u32) {
         if self.base.checked_add(len).is_none() {
@@ -65,7 +68,9 @@ pub(super) fn compress(data: &[u8], room: usize, out: &mut Vec<u8>) -> Option<us
     let start = out.len();
     let done = RECENT.with_borrow_mut(|recent| {
         recent.begin(len);
-        let done = Encoder { data, out: &mut *out, limit: start + room, run: 0 }.run(recent);
+        let mut encoder = Encoder { data, out: &mut *out, limit: start + room, run: 0 };
+        encoder.out.push(0);
+        let done = encoder.go_on(recent, 0, usize::MAX).and_then(|at| encoder.end(at));
         recent.base += len;
         done
     });
@@ -73,6 +78,45 @@ pub(super) fn compress(data: &[u8], room: usize, out: &mut Vec<u8>) -> Option<us
         out.truncate(start);
     }
     done.map(|()| out.len() - start)
+}
+
+/// Compression in steps, with a table of its own. All calls are about the same bytes.
+#[derive(Debug)]
+pub(super) struct Pack {
+    recent: Recent,
+    /// The next byte of the data.
+    at: usize,
+    /// Literals since the last copy.
+    run: usize,
+    /// Length that the output may reach.
+    limit: usize,
+}
+
+impl Pack {
+    /// Begins to append data to `out`, in at most `room` bytes.
+    pub(super) fn begin(out: &mut Vec<u8>, room: usize) -> Self {
+        let limit = out.len() + room;
+        out.push(0);
+        Self { recent: Recent::new(), at: 0, run: 0, limit }
+    }
+
+    /// Compresses about `bytes_max` more bytes; `true` when all is done. `None` if the room is not
+    /// enough.
+    pub(super) fn step(
+        &mut self,
+        data: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Option<bool> {
+        let mut encoder = Encoder { data, out, limit: self.limit, run: self.run };
+        self.at = encoder.go_on(&mut self.recent, self.at, self.at.saturating_add(bytes_max))?;
+        let is_done = self.at + 2 >= data.len();
+        if is_done {
+            encoder.end(self.at)?;
+        }
+        self.run = encoder.run;
+        Some(is_done)
+    }
 }
 
 struct Encoder<'e> {
@@ -85,10 +129,9 @@ struct Encoder<'e> {
 }
 
 impl Encoder<'_> {
-    fn run(mut self, recent: &mut Recent) -> Option<()> {
-        let mut at = 0;
-        self.out.push(0);
-        while at + 2 < self.data.len() {
+    /// Encodes from `at` to `end` or a little further, but not the last two bytes; returns the next.
+    fn go_on(&mut self, recent: &mut Recent, mut at: usize, end: usize) -> Option<usize> {
+        while at < end && at + 2 < self.data.len() {
             let seen = recent.replace(self.three(at), at);
             match seen.and_then(|seen| self.copyable(seen, at)) {
                 Some((distance, len)) => {
@@ -110,6 +153,10 @@ impl Encoder<'_> {
                 }
             }
         }
+        Some(at)
+    }
+
+    fn end(&mut self, at: usize) -> Option<()> {
         // At most three bytes are left, and the number of a run that they may begin.
         if self.out.len() + 3 > self.limit {
             return None;
@@ -325,6 +372,32 @@ mod tests {
         let want = b"\x01xx\xe0\x25\x00\x01xx";
         assert_eq!(packed(&[b'x'; 50]).as_deref(), Some(&want[..]));
         assert_eq!(unpacked(want, 50), Ok(vec![b'x'; 50]));
+    }
+
+    #[test]
+    fn data_is_packed_in_steps_as_at_once() {
+        let mut state = 7u32;
+        let mut next = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        for letters in [1, 2, 3, 20, 256] {
+            let data: Vec<u8> = (0..20_000).map(|_| next(letters) as u8).collect();
+            for len in [4, 5, 300, 19_999, 20_000] {
+                let (data, want) = (&data[..len], packed(&data[..len]));
+                for step_bytes in [1, 7, 1000, usize::MAX] {
+                    let mut out = Vec::new();
+                    let mut pack = Pack::begin(&mut out, len - 4);
+                    let got = loop {
+                        match pack.step(data, &mut out, step_bytes) {
+                            Some(false) => {}
+                            done => break done.map(|_| out),
+                        }
+                    };
+                    assert!(got == want, "{len} bytes of {letters} letters by {step_bytes}");
+                }
+            }
+        }
     }
 
     #[test]

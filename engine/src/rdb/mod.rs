@@ -31,6 +31,7 @@
 
 pub mod footer;
 mod input;
+mod long_text;
 mod lzf;
 mod output;
 mod packed;
@@ -39,6 +40,7 @@ mod reader;
 mod seen;
 mod writer;
 
+pub use long_text::LongText;
 pub use pause::{Paused, Text};
 pub use reader::Reader;
 pub use writer::{Format, Limits, ListWriter, OpenList, Writer};

@@ -6,11 +6,14 @@ use crate::resp::number::{format_g17, parse_i64};
 /// Longest text that is tried as an integer: `-2147483648`.
 const INT_TEXT_BYTES_MAX: usize = 11;
 
+/// What a compressed string begins with.
+pub(super) const COMPRESSED: u8 = 0xc3;
+
 /// Shortest string that is compressed.
 const COMPRESSED_BYTES_MIN: usize = 21;
 
 /// Longest string that is compressed: its positions have 32 bits.
-const COMPRESSED_BYTES_MAX: usize = u32::MAX as usize - 1;
+pub(super) const COMPRESSED_BYTES_MAX: usize = u32::MAX as usize - 1;
 
 /// Appends a length: as short as it gets.
 pub(super) fn put_length(out: &mut Vec<u8>, n: u64) {
@@ -63,7 +66,7 @@ fn put_compressed(out: &mut Vec<u8>, text: &[u8]) -> bool {
         return false;
     };
     let mut head = Vec::with_capacity(19);
-    head.push(0xc3);
+    head.push(COMPRESSED);
     put_length(&mut head, packed_bytes as u64);
     put_length(&mut head, text.len() as u64);
     out.splice(from..from, head);

@@ -4,13 +4,15 @@
 //! in a thousand pieces is still read once. Limits are checked before anything is reserved. Knows no
 //! command and no socket.
 
-use crate::commands::args::{ArgRange, OwnedArgs};
+use crate::commands::args::{ArgRange, Aside, OwnedArgs};
 use crate::resp::error::CommandError;
 
 /// Most words of a call.
 pub const WORDS_MAX: i64 = 1024 * 1024;
 /// Longest inline call, and longest length line.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// What ends a line, and a word.
+const LINE_END_BYTES: usize = 2;
 /// Most words, and longest word, before a client has authenticated.
 const UNAUTHENTICATED_WORDS_MAX: i64 = 10;
 const UNAUTHENTICATED_WORD_BYTES_MAX: i64 = 16 * 1024;
@@ -27,7 +29,8 @@ pub struct Limits {
 /// What lies at the beginning of the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// A call: its words have been appended to the ranges; the next begins at this offset.
+    /// A call: its words have been appended to the ranges (but see [`Parser::take_moved`]); the next
+    /// begins at this offset.
     Call(usize),
     /// An inline call with quotes, unescaped; the next begins at this offset.
     Inline(OwnedArgs, usize),
@@ -54,6 +57,8 @@ struct Partial {
     at: usize,
     /// Length of the word whose bytes begin at `at`, if its line has been read.
     word_bytes: Option<usize>,
+    /// Words that have been moved into pieces.
+    moved: usize,
 }
 
 enum Line {
@@ -127,12 +132,18 @@ impl Parser {
         let word_bytes = partial.word_bytes;
         let parsed = self.words(bytes, start, limits, ranges, base, words_left, at, word_bytes);
         match (&parsed, &mut self.partial) {
+            (&Parsed::Call(end), _) if partial.moved > 0 => {
+                partial.ranges.extend(ranges.drain(base..));
+                self.partial = Some(partial);
+                return Parsed::Call(end);
+            }
             (Parsed::Call(_), _) => {
                 ranges.splice(base..base, partial.ranges.iter().map(|range| range.later(start)));
             }
             (Parsed::Incomplete, Some(rest)) => {
                 partial.ranges.append(&mut rest.ranges);
                 rest.ranges = partial.ranges;
+                rest.moved = partial.moved;
             }
             _ => {}
         }
@@ -192,7 +203,8 @@ impl Parser {
         word_bytes: Option<usize>,
     ) {
         let ranges = ranges.drain(base..).map(|range| range.earlier(start)).collect();
-        self.partial = Some(Box::new(Partial { ranges, words_left, at: at - start, word_bytes }));
+        let at = at - start;
+        self.partial = Some(Box::new(Partial { ranges, words_left, at, word_bytes, moved: 0 }));
     }
 
     /// If the word under way has at least `bytes_min` bytes: where they begin, and how many there are.
@@ -209,10 +221,52 @@ impl Parser {
         Some((at, len))
     }
 
+    /// If words of at least `bytes_min` bytes of the call that `bytes` begin with are there: moves them
+    /// into pieces of `aside`. Returns how many bytes at the front have done their duty; the parser
+    /// takes it that they are gone.
+    pub fn move_words(
+        &mut self,
+        bytes: &[u8],
+        bytes_min: usize,
+        aside: &mut Aside,
+    ) -> Option<usize> {
+        let partial = self.partial.as_deref_mut()?;
+        // The last line end stays: a session that waits for more of a call has some of it.
+        let done = partial.at.checked_sub(LINE_END_BYTES).filter(|&done| done >= bytes_min)?;
+        if partial.moved == 0 {
+            partial.ranges.reserve_exact(partial.words_left);
+        }
+        move_ranges(&mut partial.ranges[partial.moved..], bytes, aside);
+        partial.moved = partial.ranges.len();
+        partial.at = LINE_END_BYTES;
+        Some(done)
+    }
+
+    /// Asked behind a whole call: if it is one of which words have been moved, all its words, and how
+    /// many of them are in pieces; the others are offsets into the bytes.
+    #[inline]
+    pub fn take_moved(&mut self) -> Option<(Vec<ArgRange>, usize)> {
+        self.partial.take().map(|partial| (partial.ranges, partial.moved))
+    }
+
+    /// Puts a call back whose words are all in pieces, and which ends at `end` of the bytes.
+    pub fn put_back_pieces(&mut self, ranges: Vec<ArgRange>, end: usize) {
+        let moved = ranges.len();
+        let partial = Partial { ranges, words_left: 0, at: end, word_bytes: None, moved };
+        self.partial = Some(Box::new(partial));
+    }
+
     /// Puts a call back that cannot run yet: the next look at the same bytes finds it parsed. `ranges`
     /// from `base` on are its words, it begins at `start` and ends at `end`.
     pub fn put_back(&mut self, ranges: &mut Vec<ArgRange>, base: usize, start: usize, end: usize) {
         self.keep(start, ranges, base, 0, end, None);
+    }
+}
+
+/// Moves words from `bytes` into pieces.
+pub fn move_ranges(ranges: &mut [ArgRange], bytes: &[u8], aside: &mut Aside) {
+    for range in ranges.iter_mut().filter(|range| !range.is_apart()) {
+        *range = aside.push(&bytes[range.start as usize..range.end as usize]);
     }
 }
 

@@ -347,13 +347,18 @@ impl<'a> Reply<'a> {
 
     /// Plain text for people: a RESP3 verbatim string, or a bulk string.
     pub fn verbatim(&mut self, text: &[u8]) {
+        self.verbatim_head(text.len());
+        self.out.extend(text);
+        self.out.extend(b"\r\n");
+    }
+
+    /// The beginning of a text of `len` bytes ([`verbatim`](Self::verbatim)): they and a line end follow.
+    pub fn verbatim_head(&mut self, len: usize) {
         match self.protocol {
-            Protocol::Resp2 => self.bulk(text),
+            Protocol::Resp2 => self.header(b'$', len as i64),
             Protocol::Resp3 => {
-                self.header(b'=', text.len() as i64 + 4);
+                self.header(b'=', len as i64 + 4);
                 self.out.extend(b"txt:");
-                self.out.extend(text);
-                self.out.extend(b"\r\n");
             }
         }
     }

@@ -222,6 +222,9 @@ impl ValueDecoder {
         let Some(line_end) = self.line_end()? else {
             return Ok(None);
         };
+        if line_end == self.at {
+            return Err(ValueError::Line);
+        }
         let kind = self.bytes[self.at];
         let line = &self.bytes[self.at + 1..line_end];
         let next = line_end + 2;

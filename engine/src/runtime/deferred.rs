@@ -1,6 +1,7 @@
 //! Calls that go on after their handler has returned: those that work in steps, and those that wait
 //! for their keys. Their sessions wait for them here, on their home core.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::commands::blocking::{Woken, serve_ready};
@@ -84,6 +85,7 @@ impl Core {
         session.client.is_blocked = true;
         let client = session.client.id;
         let (home, place) = (self.id, (token.index, token.generation));
+        let words = Arc::unwrap_or_clone(words);
         let parts = BlockedParts { home, session: place, command, words, db, protocol };
         // With its doors held: so ids grow along each queue.
         let call = Arc::new(BlockedCall::new(self.node.new_call_id(), rank, parts));
@@ -164,9 +166,12 @@ impl Core {
         true
     }
 
-    /// Tells the home cores of calls what this turn did for them.
+    /// Tells the home cores of calls what was done for them, as many as there is time for: one call may
+    /// have served thousands. They have been served; only their replies come a little later.
     pub(super) fn send_woken(&mut self) {
-        for woken in std::mem::take(&mut self.woken) {
+        self.to_wake.extend(self.woken.drain(..));
+        let begun = self.clock.ticks();
+        while let Some(woken) = self.to_wake.pop_front() {
             let (Woken::Served(call, _) | Woken::Retry(call)) = &woken;
             let home = call.home;
             if home == self.id {
@@ -174,6 +179,12 @@ impl Core {
             } else {
                 self.post(home, Letter::Woken(woken));
             }
+            if self.clock.ns_between(begun, self.clock.ticks()) > WAITERS_BUDGET_NS {
+                return;
+            }
+        }
+        if self.to_wake.capacity() > 4096 {
+            self.to_wake = VecDeque::new();
         }
     }
 
@@ -205,7 +216,7 @@ impl Core {
             token,
             target,
             command: call.command,
-            words: call.words.clone(),
+            words: Arc::new(call.words.clone()),
             set: crate::commands::dispatch::ShardSet(1 << self.id.0),
             db: call.db,
             protocol: call.protocol,

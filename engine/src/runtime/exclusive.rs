@@ -1,12 +1,11 @@
-//! Calls that need several doors, calls that run in slices, and questions to all cores: everything
-//! for which a session waits.
+//! Calls that need several doors, and calls that run in slices: everything for which a session waits
+//! (but questions to all cores, which are in `ask.rs`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::commands::args::{Args, OwnedArgs};
 use crate::commands::blocking::serve_ready;
-use crate::commands::connection;
 use crate::commands::ctx::{Ctx, Later, Shards};
 use crate::commands::dispatch::{self, ImportCall, Plan, ShardSet};
 use crate::commands::keys::find_keys;
@@ -17,9 +16,8 @@ use crate::commands::table::{Command, KeyRule};
 use crate::net::session::Stall;
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Protocol, Reply};
-use crate::runtime::peers::Letter;
 use crate::runtime::ring::Token;
-use crate::runtime::turn::{Alarm, Core, Input};
+use crate::runtime::turn::{Alarm, Core};
 use crate::shard::batch::Target;
 use crate::shard::waiters::BlockedCall;
 use crate::slots::hash::slot_of;
@@ -40,8 +38,8 @@ pub struct Exclusive {
     pub target: Target,
     /// What to run.
     pub command: &'static Command,
-    /// Its words.
-    pub words: OwnedArgs,
+    /// Its words, shared with what works on them in steps.
+    pub words: Arc<OwnedArgs>,
     /// The doors, as planned.
     pub set: ShardSet,
     /// The database.
@@ -80,18 +78,6 @@ pub struct Sliced {
     protocol: Protocol,
     state: SliceState,
     ns: u64,
-}
-
-/// A question to all cores.
-#[derive(Debug)]
-pub struct Ask {
-    token: Token,
-    target: Target,
-    action: SessionAction,
-    /// Cores that have not answered.
-    waiting: usize,
-    lines: Vec<String>,
-    count: usize,
 }
 
 /// Where an exclusive call can run.
@@ -169,8 +155,8 @@ impl Core {
         chunk: u32,
         base: usize,
     ) -> Exclusive {
-        let input = &self.round.chunks[chunk as usize];
-        let words = input.args(&self.ring, &self.round.ranges[base..]).to_owned();
+        let input = &mut self.round.chunks[chunk as usize];
+        let words = Arc::new(input.take_args(&self.ring, &self.round.ranges[base..]));
         let session = &mut self.sessions[index as usize];
         let target = if silent { Target::Silent } else { session.reserve_ticket() };
         session.stall = Stall::Busy;
@@ -439,6 +425,7 @@ impl Core {
             dispatch::finish(call.command, &mut ctx, &args, &mut reply, mark, result);
         } else {
             ctx.may_defer = call.stalls;
+            ctx.words = call.stalls.then(|| Arc::clone(&call.words));
             ctx.clock.begin_unit();
             match std::mem::replace(&mut call.work, Work::Start) {
                 Work::Start => {
@@ -577,7 +564,8 @@ impl Core {
 
     /// Runs one slice; nothing if its shard is not to be had in this turn.
     fn step(&mut self, call: &mut Sliced) -> Option<Result<SliceStep, CommandError>> {
-        if call.command.keys != KeyRule::None {
+        let handler = call.command.spec.handler;
+        if call.command.keys != KeyRule::None && matches!(handler, Handler::Sliced(_)) {
             // Its keys were served when it began. One of a slot that has left since ends it; what was
             // done before stays done.
             let own = self.own();
@@ -590,7 +578,7 @@ impl Core {
             }
         }
         let shard = dispatch::slice_shard(self.node, &call.state);
-        let step = match call.command.spec.handler {
+        let step = match handler {
             Handler::Sliced(step) => step,
             _ => crate::commands::generic::sliced_variant(
                 call.command.spec.name,
@@ -639,7 +627,7 @@ impl Core {
         self.complete(call.token, call.target, out);
     }
 
-    // ---- questions to all cores ----
+    // ---- what a session's handler asks its core to do ----
 
     /// Begins what a session's handler asked its core to do.
     pub(super) fn begin_action(&mut self, token: Token, target: Target, action: SessionAction) {
@@ -683,118 +671,6 @@ impl Core {
         self.complete(token, target, out);
     }
 
-    fn ask(&mut self, token: Token, target: Target, action: SessionAction) {
-        let waiting = self.peers.core_count() - 1;
-        let ask =
-            Ask { token, target, action: action.clone(), waiting, lines: Vec::new(), count: 0 };
-        let id = self.asks.insert(ask) as u32;
-        for core in (0..self.peers.core_count()).map(|i| CoreId(i as u16)) {
-            if core != self.id {
-                self.post(core, Letter::Ask { id, action: action.clone() });
-            }
-        }
-        let (text, count) = self.answer_own(&action, token);
-        if let Some(ask) = self.asks.get_mut(id as usize) {
-            ask.waiting += 1;
-        }
-        self.answered(id, &text, count);
-    }
-
-    fn answer_own(&mut self, action: &SessionAction, asker: Token) -> (String, usize) {
-        let asker_matches = match action {
-            SessionAction::KillClients { filter, .. } => {
-                self.session_mut(asker).is_some_and(|s| filter.matches(&s.client))
-            }
-            _ => false,
-        };
-        if asker_matches && let Some(session) = self.session_mut(asker) {
-            // It still gets its reply.
-            session.client.close_after_reply = true;
-        }
-        let (text, count) = self.answer(action);
-        (text, count + usize::from(asker_matches))
-    }
-
-    /// What this core has to say to a question.
-    pub(super) fn answer(&mut self, action: &SessionAction) -> (String, usize) {
-        match action {
-            SessionAction::ListClients(filter) => {
-                let mut text = String::new();
-                for (_, session) in &mut self.sessions {
-                    session.client.out_bytes = session.out.len() + session.sending_bytes;
-                    session.client.query_bytes = session.tail.len();
-                    if !session.closing && filter.matches(&session.client) {
-                        text.push_str(&connection::client_line(&session.client, self.now));
-                        text.push('\n');
-                    }
-                }
-                (text, 0)
-            }
-            SessionAction::KillClients { filter, .. } => {
-                let mut count = 0;
-                for (index, session) in &mut self.sessions {
-                    let is_alive = !session.closing && !session.client.close_after_reply;
-                    if is_alive && filter.matches(&session.client) {
-                        // From now on it runs nothing; many are not closed in one go.
-                        session.client.close_after_reply = true;
-                        let token = Token { index: index as u32, generation: session.generation };
-                        self.inputs.push_back(Input::Lost(token));
-                        count += 1;
-                    }
-                }
-                (String::new(), count)
-            }
-            SessionAction::Unblock { id, error } => {
-                (String::new(), usize::from(self.unblock_client(*id, *error)))
-            }
-            SessionAction::Shutdown
-            | SessionAction::Sleep(_)
-            | SessionAction::Names(_)
-            | SessionAction::Dialect(_)
-            | SessionAction::Slots(_) => (String::new(), 0),
-        }
-    }
-
-    /// A core has answered.
-    pub(super) fn answered(&mut self, id: u32, text: &str, count: usize) {
-        let Some(ask) = self.asks.get_mut(id as usize) else {
-            return;
-        };
-        ask.lines.extend(text.lines().map(str::to_owned));
-        ask.count += count;
-        ask.waiting -= 1;
-        if ask.waiting > 0 {
-            return;
-        }
-        let mut ask = self.asks.remove(id as usize);
-        let Some(session) = self.session_mut(ask.token) else {
-            return;
-        };
-        let mut out = OutBuf::default();
-        let mut reply = Reply::new(&mut out, session.client.protocol);
-        match ask.action {
-            SessionAction::ListClients(filter) => {
-                // Redis: in the order of the ids asked for, else as they connected.
-                let asked = filter.ids.as_deref().unwrap_or_default();
-                ask.lines.sort_by_key(|line| {
-                    let id = client_id(line);
-                    (asked.iter().position(|&a| a == id), id)
-                });
-                let mut text = ask.lines.join("\n");
-                if !text.is_empty() {
-                    text.push('\n');
-                }
-                reply.verbatim(text.as_bytes());
-            }
-            SessionAction::KillClients { old_form: true, .. } if ask.count == 0 => {
-                reply.error(&CommandError::NO_SUCH_CLIENT);
-            }
-            SessionAction::KillClients { old_form: true, .. } => reply.ok(),
-            _ => reply.count(ask.count),
-        }
-        self.complete(ask.token, ask.target, out);
-    }
-
     /// Whether exclusive calls can go on without any event.
     pub(super) fn exclusive_ready(&self) -> bool {
         !(self.exclusive.is_empty() && self.moved.is_empty()) && self.waiting.is_none()
@@ -810,9 +686,4 @@ fn signal_keys(ctx: &mut Ctx<'_>, command: &Command, args: &Args<'_>) {
         let key = args.at(found.index);
         ctx.shard(slot_of(key)).waiters.signal(db, key);
     }
-}
-
-fn client_id(line: &str) -> u64 {
-    let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next());
-    id.and_then(|id| id.parse().ok()).unwrap_or(0)
 }

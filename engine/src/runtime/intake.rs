@@ -1,6 +1,7 @@
 //! From received bytes to requests: parses each session's input, answers what concerns the session
 //! only, and gathers the rest for the shards.
 
+use crate::commands::args::{ArgRange, OwnedArgs};
 use crate::commands::dispatch::{self, Plan, ShardSet};
 use crate::commands::held_keys::HeldKeys;
 use crate::commands::session_ctx::{Micros, SessionCtx};
@@ -12,7 +13,7 @@ use crate::net::session::{Session, Stall, TAIL_STALL_BYTES};
 use crate::node::{Node, Pause};
 use crate::pubsub::monitor;
 use crate::resp::error::CommandError;
-use crate::resp::parse::{Limits, Parsed};
+use crate::resp::parse::{Limits, Parsed, move_ranges};
 use crate::resp::reply::{OutBuf, Reply};
 use crate::runtime::clock::Clock;
 use crate::runtime::exclusive::Sliced;
@@ -170,20 +171,20 @@ impl Core {
             // Asked for each call: AUTH may have come before it.
             let limits = Limits { word_bytes_max, authenticated: session.client.authenticated };
             match session.parser.next(bytes, at, limits, &mut self.round.ranges) {
-                Parsed::Call(next) => match self.call(index, number, base) {
-                    Flow::Go => at = next,
-                    Flow::Stop => {
+                Parsed::Call(next) => {
+                    let flow = match session.parser.take_moved() {
+                        None => self.call_or_put_back(index, number, base, (at, next)),
+                        Some(words) => self.call_in_pieces(index, number, words, next),
+                    };
+                    if flow != Flow::Hold {
                         at = next;
+                    }
+                    if flow != Flow::Go {
                         break;
                     }
-                    Flow::Hold => {
-                        let session = &mut self.sessions[index as usize];
-                        session.parser.put_back(&mut self.round.ranges, base, at, next);
-                        break;
-                    }
-                },
+                }
                 Parsed::Inline(words, next) => {
-                    self.round.ranges.extend_from_slice(words.ranges());
+                    let base = self.round.ranges.len();
                     let number = self.round.chunks.len() as u32;
                     self.round.chunks.push(Chunk::Words(words));
                     let flow = self.call(index, number, base);
@@ -210,6 +211,53 @@ impl Core {
         is_enough
     }
 
+    /// Answers or gathers a call that lies between two offsets of the session's input.
+    #[inline]
+    fn call_or_put_back(
+        &mut self,
+        index: u32,
+        number: u32,
+        base: usize,
+        (at, next): (usize, usize),
+    ) -> Flow {
+        let flow = self.call(index, number, base);
+        if flow == Flow::Hold {
+            let session = &mut self.sessions[index as usize];
+            session.parser.put_back(&mut self.round.ranges, base, at, next);
+        }
+        flow
+    }
+
+    /// Answers or gathers a call of which words have been moved into pieces already (so many of
+    /// `words`). It lies at the front of the session's input, and ends at `end`.
+    #[cold]
+    fn call_in_pieces(
+        &mut self,
+        index: u32,
+        number: u32,
+        (mut ranges, moved): (Vec<ArgRange>, usize),
+        end: usize,
+    ) -> Flow {
+        let Chunk::Owned(bytes, aside) = &mut self.round.chunks[number as usize] else {
+            unreachable!("words are moved out of input that is collected");
+        };
+        move_ranges(&mut ranges[moved..], bytes, aside);
+        let words = OwnedArgs::in_pieces(ranges, std::mem::take(aside));
+        let of_call = self.round.chunks.len();
+        self.round.chunks.push(Chunk::Words(words));
+        let flow = self.call(index, of_call as u32, self.round.ranges.len());
+        if flow == Flow::Hold
+            && let Chunk::Words(words) = &mut self.round.chunks[of_call]
+        {
+            let (ranges, words) = std::mem::take(words).into_pieces();
+            if let Chunk::Owned(_, aside) = &mut self.round.chunks[number as usize] {
+                *aside = words;
+            }
+            self.sessions[index as usize].parser.put_back_pieces(ranges, end);
+        }
+        flow
+    }
+
     /// Keeps what was not run for later; `goes_on` if it could have been.
     fn keep_rest(&mut self, index: u32, number: u32, at: usize, goes_on: bool) {
         let chunk = &mut self.round.chunks[number as usize];
@@ -230,7 +278,7 @@ impl Core {
                 }
             }
         }
-        session.set_long_word_apart();
+        session.set_words_apart();
         session.client.query_bytes = session.input_bytes();
         let stops = session.stall == Stall::None && !session.may_run();
         if !session.tail.is_empty() && (goes_on || stops) {
@@ -350,13 +398,13 @@ impl Core {
         chunk: u32,
         base: usize,
     ) -> Flow {
-        let args = self.round.chunks[chunk as usize].args(&self.ring, &self.round.ranges[base..]);
+        let input = &mut self.round.chunks[chunk as usize];
+        let words = input.take_args(&self.ring, &self.round.ranges[base..]);
         let session = &mut self.sessions[index as usize];
         let target = if silent { Target::Silent } else { session.reserve_ticket() };
         session.stall = Stall::Busy;
         let token = Token { index, generation: session.generation };
-        let (words, db) = (args.to_owned(), session.client.db);
-        let protocol = session.client.protocol;
+        let (db, protocol) = (session.client.db, session.client.protocol);
         self.sliced.push_back(Sliced::new(token, target, command, words, db, protocol));
         Flow::Stop
     }

@@ -1,5 +1,6 @@
 //! Pinned cores: each a thread with its ring, its turn, and mailboxes to the others.
 
+pub mod ask;
 pub mod background;
 pub mod clock;
 pub mod deferred;

@@ -10,6 +10,7 @@ use crate::commands::session_ctx::SessionAction;
 use crate::net::session::Session;
 use crate::node::Node;
 use crate::pubsub::message::Message;
+use crate::runtime::ask::Answer;
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::sleep::SleepFlag;
 use crate::runtime::slots::{SlotDone, SlotJob};
@@ -80,10 +81,8 @@ pub enum Letter {
     Answer {
         /// The question.
         id: u32,
-        /// Lines about clients.
-        text: String,
-        /// How many clients it concerned.
-        count: usize,
+        /// A part of it.
+        answer: Answer,
     },
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::commands::args::{ArgRange, Args, OwnedArgs};
+use crate::commands::args::{ArgRange, Args, Aside, OwnedArgs};
 use crate::commands::dispatch::ShardSet;
 use crate::commands::keys::FoundKey;
 use crate::commands::long::LongOp;
@@ -34,13 +34,13 @@ pub enum Chunk {
     /// A provided buffer.
     Buffer(BufferId, usize),
     /// A session's collected input, and the words of its first call that are apart.
-    Owned(Vec<u8>, Vec<Arc<Vec<u8>>>),
-    /// Words that had to be unescaped.
+    Owned(Vec<u8>, Aside),
+    /// The words of one call: they had to be unescaped, or lie in pieces.
     Words(OwnedArgs),
 }
 
 impl Chunk {
-    /// The bytes.
+    /// The bytes that calls are ranges into.
     #[inline]
     pub fn bytes<'a>(&'a self, ring: &'a Ring) -> &'a [u8] {
         match self {
@@ -50,11 +50,22 @@ impl Chunk {
         }
     }
 
-    /// A call of these words.
+    /// A call of these words; the one call that it is, if it is no more than that.
     #[inline]
     pub fn args<'a>(&'a self, ring: &'a Ring, ranges: &'a [ArgRange]) -> Args<'a> {
-        let apart: &[_] = if let Self::Owned(_, apart) = self { apart } else { &[] };
-        Args::new(self.bytes(ring), ranges).with_apart(apart)
+        match self {
+            Self::Buffer(buffer, len) => Args::new(ring.bytes(buffer, *len), ranges),
+            Self::Owned(bytes, aside) => Args::new(bytes, ranges).with_aside(aside),
+            Self::Words(words) => words.args(),
+        }
+    }
+
+    /// The same, to outlive the round. Nobody else may need the call any more.
+    pub fn take_args(&mut self, ring: &Ring, ranges: &[ArgRange]) -> OwnedArgs {
+        match self {
+            Self::Words(words) => std::mem::take(words),
+            _ => self.args(ring, ranges).to_owned(),
+        }
     }
 }
 
@@ -507,7 +518,7 @@ impl Core {
             token: Token { index: origin.session, generation: origin.generation },
             target: origin.target,
             command: request.command,
-            words,
+            words: Arc::new(words),
             set: ShardSet(1 << self.id.0),
             db: request.db,
             protocol: request.protocol,

@@ -20,10 +20,11 @@ use crate::net::session::{OUT_KEEP_BYTES, Session, Stall};
 use crate::node::{CoreStats, Node};
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Reply};
+use crate::runtime::ask::{Ask, Questions};
 use crate::runtime::clock::Clock;
 use crate::runtime::deferred::Waiting;
 use crate::runtime::dialect::Dialect;
-use crate::runtime::exclusive::{Ask, Exclusive, Sliced};
+use crate::runtime::exclusive::{Exclusive, Sliced};
 use crate::runtime::migrate::Moves;
 use crate::runtime::outgoing::{LinkOwner, Links};
 use crate::runtime::peers::{Letter, Peers, Post, Registration, Seat};
@@ -137,6 +138,8 @@ pub struct Core {
     pub(super) ended: VecDeque<Registration>,
     /// Blocked calls that this turn has served, or could not.
     pub(super) woken: Vec<Woken>,
+    /// Those whose home cores have not been told yet, in order.
+    pub(super) to_wake: VecDeque<Woken>,
     /// Who listens on this core.
     pub(super) pubsub: PubSub,
     /// Connections that this core has dialled.
@@ -147,6 +150,7 @@ pub struct Core {
     /// Moves of keys by the original's commands.
     pub(super) dialect: Dialect,
     pub(super) asks: Slab<Ask>,
+    pub(super) answering: Questions,
     pub(super) alarms: TimerWheel<Alarm>,
     /// Sessions with output to flush.
     pub(super) flush: Vec<u32>,
@@ -212,12 +216,14 @@ impl Core {
             blocked: HashMap::new(),
             ended: VecDeque::new(),
             woken: Vec::new(),
+            to_wake: VecDeque::new(),
             pubsub: PubSub::new(count),
             links: Links::default(),
             desk: SlotDesk::default(),
             moves: Moves::default(),
             dialect: Dialect::default(),
             asks: Slab::new(),
+            answering: Questions::new(),
             alarms: TimerWheel::new(now),
             flush: Vec::new(),
             resume: VecDeque::new(),
@@ -287,6 +293,7 @@ impl Core {
         self.timer.end(Step::Commands);
         self.step_sliced();
         self.step_long();
+        self.step_answers();
         self.step_dialect();
         self.step_background();
         self.step_eviction();
@@ -340,6 +347,8 @@ impl Core {
             || self.round.is_unfinished()
             || !self.sliced.is_empty()
             || !self.long.is_empty()
+            || !self.answering.is_empty()
+            || !self.to_wake.is_empty()
             || self.exclusive_ready()
             || self.background.is_pending()
             || !yard::is_empty()
@@ -491,11 +500,8 @@ impl Core {
                     Letter::Woken(woken) => self.take_woken(woken),
                     Letter::Ended(registrations) => self.ended.extend(registrations),
                     Letter::Published(messages) => self.take_messages(messages),
-                    Letter::Ask { id, action } => {
-                        let (text, count) = self.answer(&action);
-                        self.post(from, Letter::Answer { id, text, count });
-                    }
-                    Letter::Answer { id, text, count } => self.answered(id, &text, count),
+                    Letter::Ask { id, action } => self.be_asked(id, from, action),
+                    Letter::Answer { id, answer } => self.answered(id, answer),
                 }
             }
         }
@@ -748,7 +754,10 @@ impl Core {
                 let buffer = session.out.take_sendable();
                 session.sending_bytes = buffer.len();
                 let fd = session.fd.as_raw_fd();
-                let prompt = !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
+                // What comes next, of a reply that is written part by part, must not wait for others.
+                let is_last = session.out.is_empty();
+                let prompt =
+                    is_last && !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
                 self.ring.send(token, fd, buffer, prompt);
             } else if session.out.is_empty() && session.sending_bytes == 0 {
                 self.close_if_done(token);

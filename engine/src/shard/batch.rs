@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::commands::args::{ArgRange, Args};
+use crate::commands::args::{ArgRange, Args, Aside};
 use crate::commands::blocking::{Woken, serve_ready};
 use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
 use crate::commands::dispatch::{self, ImportCall};
@@ -130,6 +130,7 @@ impl Runner<'_> {
             emptied: false,
             later: Later::Nothing,
             may_defer: false,
+            words: None,
             may_leave_reads: true,
             serving: None,
         };
@@ -207,7 +208,7 @@ pub struct MailBatch {
     /// Their bytes.
     pub bytes: Vec<u8>,
     /// Their words that are apart.
-    pub apart: Vec<Arc<Vec<u8>>>,
+    pub apart: Aside,
     /// For the sender: which session and ticket each belongs to.
     pub origins: Vec<Origin>,
     /// Replies one after another.
@@ -248,8 +249,8 @@ impl MailBatch {
         let first = self.ranges.len() as u32;
         for index in 0..args.len() {
             if let Some(word) = args.shared(index) {
-                self.ranges.push(ArgRange::apart(self.apart.len()));
-                self.apart.push(Arc::clone(word));
+                self.ranges.push(ArgRange::apart(self.apart.words.len()));
+                self.apart.words.push(Arc::clone(word));
                 continue;
             }
             let start = self.bytes.len() as u32;
@@ -266,7 +267,7 @@ impl MailBatch {
         let (first, count) = self.requests[index].words;
         let first = first as usize;
         let ranges = &self.ranges[first..first + count as usize];
-        Args::new(&self.bytes, ranges).with_apart(&self.apart)
+        Args::new(&self.bytes, ranges).with_aside(&self.apart)
     }
 
     /// Runs all requests on a shard and keeps the replies.
@@ -298,7 +299,7 @@ impl MailBatch {
         self.ranges.clear();
         self.bytes.clear();
         self.bytes.shrink_to(256 * 1024);
-        self.apart.clear();
+        self.apart.words.clear();
         self.origins.clear();
         self.replies.clear(256 * 1024);
         self.ends.clear();

@@ -168,6 +168,16 @@ impl<'a> HashView<'a> {
         }
     }
 
+    /// Whether two hashes are equal for sure: the same bytes, or a table that has not changed since one
+    /// was cloned from the other.
+    pub fn is_same(self, other: HashView<'_>) -> bool {
+        match (self, other) {
+            (Self::Packed(a), HashView::Packed(b)) => a == b,
+            (Self::Tree(a), HashView::Tree(b)) => a.is_same(b),
+            _ => false,
+        }
+    }
+
     /// The hash as it is now, to keep. Shared if it is a table, copied if it is packed.
     pub fn to_hash(self) -> Hash {
         match self {

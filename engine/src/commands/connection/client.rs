@@ -1,6 +1,7 @@
 //! CLIENT's subcommands. Those about other clients only say what is meant; the core asks them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::line::client_line;
 use super::login::check_name;
@@ -219,11 +220,13 @@ pub(super) fn list(
             filter.kind = Some(client_kind(args.at(3))?);
         }
         Some(word) if is_token(word, "id") && args.len() > 3 => {
-            let mut ids = Vec::with_capacity(args.len() - 3);
-            for word in args.iter_from(3) {
+            let mut ids = HashMap::new();
+            for (place, word) in args.iter_from(3).enumerate() {
                 let id = parse_i64(word).ok_or(CommandError::CLIENT_ID)?;
                 // No client has an id below 1: asked for, and not found.
-                ids.extend(u64::try_from(id).ok());
+                if let Ok(id) = u64::try_from(id) {
+                    ids.entry(id).or_insert(place);
+                }
             }
             filter.ids = Some(ids);
         }
@@ -256,7 +259,8 @@ fn kill_filter(args: &Args<'_>, own_id: u64) -> Result<ClientFilter, CommandErro
         let value = cursor.next().ok_or(CommandError::SYNTAX)?;
         if is_token(option, "id") {
             let id = parse_i64(value).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
-            filter.ids = Some(vec![id.ok_or(CommandError::CLIENT_ID_NOT_POSITIVE)?]);
+            let id = id.ok_or(CommandError::CLIENT_ID_NOT_POSITIVE)?;
+            filter.ids = Some(HashMap::from([(id, 0)]));
         } else if is_token(option, "type") {
             filter.kind = Some(client_kind(value)?);
         } else if is_token(option, "addr") {

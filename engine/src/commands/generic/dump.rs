@@ -10,7 +10,7 @@ use crate::commands::long::{Finish, LONG_ELEMENTS_MIN, LongOp};
 use crate::commands::spec::{
     Access, Acl, Arg, Arity, CommandResult, CommandSpec, Family, Flags, Handler, KeySpec, Purpose,
 };
-use crate::rdb::{self, OpenList, Writer, footer};
+use crate::rdb::{self, LongText, OpenList, Writer, footer};
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::store::entry::Value;
@@ -26,7 +26,7 @@ pub(super) const DUMP: CommandSpec = CommandSpec {
     family: Family::Generic,
     since: "2.6.0",
     summary: "Returns a value as bytes that RESTORE takes",
-    complexity: "O(1) for strings, O(N) for a collection of N elements",
+    complexity: "O(N) with N elements of a collection or bytes of a string",
     arity: Arity::Exact(2),
     flags: Flags::READONLY,
     acl: Acl::KEYSPACE,
@@ -53,6 +53,10 @@ fn dump(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandRes
         Value::Object(value) if is_long(value) => {
             let (op, len) = (Op::new(value.clone(), limits), value.len());
             return ctx.run_long_read(Box::new(op), len.max(LONG_ELEMENTS_MIN), reply);
+        }
+        Value::Big(text) if text.len() >= LONG_TEXT_BYTES_MIN => {
+            let op = TextOp::Write(LongText::new(Arc::clone(text)));
+            return ctx.run_long_read(Box::new(op), LONG_ELEMENTS_MIN, reply);
         }
         value => answer(payload_of(value, limits), reply),
     }
@@ -199,6 +203,54 @@ impl LongOp for Op {
         match self.stage {
             Stage::Seal(seal) => answer(seal.into_payload(), reply),
             Stage::Write(..) | Stage::Between => unreachable!("it has been stepped to its end"),
+        }
+        Ok(Finish::Done)
+    }
+}
+
+/// Strings of so many bytes are compressed in steps, and bytes that a step compresses or copies.
+const LONG_TEXT_BYTES_MIN: usize = 64 * 1024;
+const TEXT_BYTES_PER_STEP: usize = 16 * 1024;
+
+/// DUMP of a string that is too long for one turn.
+#[derive(Debug)]
+enum TextOp {
+    /// It is compressed.
+    Write(LongText),
+    /// The checksum is worked out.
+    Seal(footer::Seal),
+    /// A step is being taken.
+    Between,
+}
+
+impl LongOp for TextOp {
+    fn step(&mut self) -> bool {
+        match std::mem::replace(self, Self::Between) {
+            Self::Write(mut text) => {
+                *self = if text.step(TEXT_BYTES_PER_STEP) {
+                    Self::Seal(footer::Seal::new(text.into_bytes(), rdb::Format::V10.version()))
+                } else {
+                    Self::Write(text)
+                };
+                false
+            }
+            Self::Seal(mut seal) => {
+                let is_done = seal.step(BYTES_PER_STEP);
+                *self = Self::Seal(seal);
+                is_done
+            }
+            Self::Between => true,
+        }
+    }
+
+    fn finish(
+        self: Box<Self>,
+        _ctx: &mut Ctx<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Finish, CommandError> {
+        match *self {
+            Self::Seal(seal) => answer(seal.into_payload(), reply),
+            Self::Write(_) | Self::Between => unreachable!("it has been stepped to its end"),
         }
         Ok(Finish::Done)
     }

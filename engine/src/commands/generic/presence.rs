@@ -8,12 +8,14 @@ use crate::commands::args::Args;
 use crate::commands::ctx::{Ctx, Event};
 use crate::commands::generic::shard_if_held;
 use crate::commands::spec::{
-    Access, Acl, Arg, Arity, CommandResult, CommandSpec, Family, Flags, Handler, KeySpec, Merge,
-    Propagate, Purpose, Route, SliceState, SliceStep,
+    Access as KeyAccess, Acl, Arg, Arity, CommandResult, CommandSpec, Family, Flags, Handler,
+    KeySpec, Merge, Propagate, Purpose, Route, SliceState, SliceStep,
 };
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::shard::state::KeyRef;
+use crate::slots::hash::slot_of;
+use crate::slots::owner::Access;
 
 pub(super) const DEL: CommandSpec = CommandSpec {
     name: "del",
@@ -25,7 +27,7 @@ pub(super) const DEL: CommandSpec = CommandSpec {
     flags: Flags::WRITE,
     acl: Acl::KEYSPACE,
     tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-    keys: &[KeySpec::range(Access::Remove, Purpose::Delete, 1, -1, 1)],
+    keys: &[KeySpec::range(KeyAccess::Remove, Purpose::Delete, 1, -1, 1)],
     args: &[Arg::key("key", 0).multiple()],
     route: Route::SplitKeys,
     merge: Merge::Sum,
@@ -44,7 +46,7 @@ pub(super) const EXISTS: CommandSpec = CommandSpec {
     flags: Flags::READONLY.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-    keys: &[KeySpec::range(Access::Read, Purpose::None, 1, -1, 1)],
+    keys: &[KeySpec::range(KeyAccess::Read, Purpose::None, 1, -1, 1)],
     args: &[Arg::key("key", 0).multiple()],
     history: &[("3.0.3", "Takes more than one key.")],
     route: Route::SplitKeys,
@@ -63,7 +65,7 @@ pub(super) const TOUCH: CommandSpec = CommandSpec {
     flags: Flags::READONLY.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-    keys: &[KeySpec::range(Access::Read, Purpose::None, 1, -1, 1)],
+    keys: &[KeySpec::range(KeyAccess::Read, Purpose::None, 1, -1, 1)],
     args: &[Arg::key("key", 0).multiple()],
     route: Route::SplitKeys,
     merge: Merge::Sum,
@@ -80,7 +82,7 @@ pub(super) const TYPE: CommandSpec = CommandSpec {
     arity: Arity::Exact(2),
     flags: Flags::READONLY.union(Flags::FAST),
     acl: Acl::KEYSPACE,
-    keys: &[KeySpec::range(Access::Read, Purpose::None, 1, 0, 1)],
+    keys: &[KeySpec::range(KeyAccess::Read, Purpose::None, 1, 0, 1)],
     args: &[Arg::key("key", 0)],
     handler: Handler::Data(type_name),
     ..CommandSpec::EMPTY
@@ -96,7 +98,7 @@ pub(super) const UNLINK: CommandSpec = CommandSpec {
     flags: Flags::WRITE.union(Flags::FAST),
     acl: Acl::KEYSPACE,
     tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-    keys: &[KeySpec::range(Access::Remove, Purpose::Delete, 1, -1, 1)],
+    keys: &[KeySpec::range(KeyAccess::Remove, Purpose::Delete, 1, -1, 1)],
     args: &[Arg::key("key", 0).multiple()],
     route: Route::SplitKeys,
     merge: Merge::Sum,
@@ -200,7 +202,7 @@ fn del_slice(
     args: &Args<'_>,
     state: &mut SliceState,
 ) -> Result<SliceStep, CommandError> {
-    Ok(slice(ctx, args, state, del_one))
+    slice(ctx, args, state, del_one)
 }
 
 /// One slice of UNLINK.
@@ -209,7 +211,7 @@ fn unlink_slice(
     args: &Args<'_>,
     state: &mut SliceState,
 ) -> Result<SliceStep, CommandError> {
-    Ok(slice(ctx, args, state, unlink_one))
+    slice(ctx, args, state, unlink_one)
 }
 
 /// One slice of EXISTS.
@@ -218,7 +220,7 @@ fn exists_slice(
     args: &Args<'_>,
     state: &mut SliceState,
 ) -> Result<SliceStep, CommandError> {
-    Ok(slice(ctx, args, state, exists_one))
+    slice(ctx, args, state, exists_one)
 }
 
 /// One slice of TOUCH.
@@ -227,20 +229,50 @@ fn touch_slice(
     args: &Args<'_>,
     state: &mut SliceState,
 ) -> Result<SliceStep, CommandError> {
-    Ok(slice(ctx, args, state, touch_one))
+    slice(ctx, args, state, touch_one)
 }
 
 /// Most keys that one slice works on, and most words that it looks at to find them.
 const KEYS_PER_SLICE: usize = 256;
 const WORDS_PER_SLICE: usize = 2048;
 
+/// Looks whether all keys are served here, some in each slice: nothing is done if one is not.
+fn check_slice(
+    ctx: &Ctx<'_>,
+    args: &Args<'_>,
+    state: &mut SliceState,
+) -> Result<SliceStep, CommandError> {
+    let from = (state.cursor as usize).max(1);
+    let to = args.len().min(from + WORDS_PER_SLICE);
+    for index in from..to {
+        let slot = slot_of(args.at(index));
+        if ctx.node.owners.home(slot).access() == Access::Refused {
+            return Err(ctx.node.refusal(slot));
+        }
+    }
+    state.cursor = to as u64;
+    if to == args.len() {
+        state.elements.resize(args.len(), 0);
+        state.cursor = 1;
+        state.slot_index = slot_of(args.at(1)).index();
+    }
+    Ok(SliceStep::More)
+}
+
 /// Works on keys whose shard is held, in order, and asks for the shard of the first that is left.
 ///
 /// `elements` marks the words that are done, because slots may move between shards meanwhile;
-/// `cursor` is the first word that may not be.
-fn slice(ctx: &mut Ctx<'_>, args: &Args<'_>, state: &mut SliceState, one: OneKey) -> SliceStep {
-    state.elements.resize(args.len(), 0);
-    state.cursor = state.cursor.max(1);
+/// `cursor` is the first word that may not be. A key of a slot that is being handed over waits for
+/// that; one of a slot that has left since the call began ends it, and what was done stays done.
+fn slice(
+    ctx: &mut Ctx<'_>,
+    args: &Args<'_>,
+    state: &mut SliceState,
+    one: OneKey,
+) -> Result<SliceStep, CommandError> {
+    if state.elements.is_empty() {
+        return check_slice(ctx, args, state);
+    }
     let from = state.cursor as usize;
     let mut key_count = 0;
     for index in (from..args.len()).take(WORDS_PER_SLICE) {
@@ -250,6 +282,11 @@ fn slice(ctx: &mut Ctx<'_>, args: &Args<'_>, state: &mut SliceState, one: OneKey
         let key = KeyRef::new(args.at(index));
         if shard_if_held(ctx, key.slot).is_none() {
             continue;
+        }
+        match ctx.node.owners.home(key.slot).access() {
+            Access::Open => {}
+            Access::Frozen => continue,
+            Access::Refused => return Err(ctx.node.refusal(key.slot)),
         }
         state.elements[index] = 1;
         state.total += u64::from(one(ctx, key));
@@ -262,10 +299,10 @@ fn slice(ctx: &mut Ctx<'_>, args: &Args<'_>, state: &mut SliceState, one: OneKey
     state.cursor += done as u64;
     match args.get(from + done) {
         Some(word) => {
-            state.slot_index = KeyRef::new(word).slot.index();
-            SliceStep::More
+            state.slot_index = slot_of(word).index();
+            Ok(SliceStep::More)
         }
-        None => SliceStep::DoneInteger,
+        None => Ok(SliceStep::DoneInteger),
     }
 }
 

@@ -28,6 +28,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("field", ArgKind::String).multiple()],
         history: &[("2.4.0", "Takes several fields")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(write::hdel),
         ..CommandSpec::EMPTY
     },
@@ -152,6 +153,7 @@ pub const SPECS: &[CommandSpec] = &[
         acl: Acl::HASH,
         keys: &[KeySpec::range(Access::Read, Purpose::Access, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("field", ArgKind::String).multiple()],
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(read::hmget),
         ..CommandSpec::EMPTY
     },
@@ -175,6 +177,7 @@ pub const SPECS: &[CommandSpec] = &[
         ],
         deprecated: Some(("4.0.0", "`HSET` with several fields")),
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(write::hmset),
         ..CommandSpec::EMPTY
     },
@@ -244,6 +247,7 @@ pub const SPECS: &[CommandSpec] = &[
         ],
         history: &[("4.0.0", "Takes several fields with their values")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(write::hset),
         ..CommandSpec::EMPTY
     },

@@ -5,6 +5,7 @@ use crate::commands::args::Args;
 use crate::commands::ctx::Ctx;
 use crate::commands::long::{STREAM_CHUNK_BYTES, STREAM_ELEMENTS_MIN};
 use crate::commands::spec::CommandResult;
+use crate::commands::words;
 use crate::resp::reply::{Reply, Stream};
 use crate::types::Collection;
 use crate::types::hash::{Hash, HashView};
@@ -18,14 +19,10 @@ pub(super) fn hget(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) ->
 }
 
 pub(super) fn hmget(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let hash = ctx.view::<Hash>(key)?;
-    let fields = args.iter_from(2);
-    reply.array(fields.len());
-    for field in fields {
+    let value_of = |hash: Option<HashView<'_>>, field: &[u8], reply: &mut Reply<'_>| {
         value_or_null(hash.and_then(|hash| hash.get(field)), reply);
-    }
-    Ok(())
+    };
+    words::answer::<Hash>(ctx, args, 2, value_of, reply)
 }
 
 /// Replies a value, or null.

@@ -3,11 +3,16 @@
 //! What is in such a string, and all arithmetic, is in [`crate::types::hll`]. Handlers run on the
 //! core that holds the shards of their keys.
 
+mod add;
 mod debug;
 
+use std::sync::Arc;
+
 use crate::commands::args::Args;
-use crate::commands::ctx::{Ctx, Encode, Event, Expiry};
+use crate::commands::ctx::{Ctx, Encode, Event, Expiry, Later};
+use crate::commands::long::Tries;
 use crate::commands::spec::*;
+use crate::commands::words::long_words_min;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::shard::state::KeyRef;
@@ -28,6 +33,7 @@ pub const SPECS: &[CommandSpec] = &[
         keys: &[KeySpec::range(Access::ReadWrite, Purpose::Insert, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("element", ArgKind::String).optional().multiple()],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(pfadd),
         ..CommandSpec::EMPTY
     },
@@ -117,6 +123,17 @@ fn make_raw(ctx: &mut Ctx<'_>, key: KeyRef<'_>, is_raw: bool) {
 }
 
 fn pfadd(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    if let Some(words) = &ctx.words
+        && args.len() >= long_words_min()
+    {
+        let work = add::Work::new(ctx, Arc::clone(words), Tries::default())?;
+        ctx.later = Later::Long(Box::new(work));
+        return Ok(());
+    }
+    add_at_once(ctx, args, reply)
+}
+
+fn add_at_once(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
     let key = ctx.key(args.at(1));
     let (mut bytes, is_new, is_raw) = match ctx.write_string(key)? {
         Some(value) if encoding(value)? == Encoding::Dense => {

@@ -4,6 +4,7 @@ use crate::commands::args::{Args, is_token};
 use crate::commands::ctx::{Ctx, Event};
 use crate::commands::list::reply::reply_range;
 use crate::commands::spec::CommandResult;
+use crate::commands::words::{self, WordsEdit};
 use crate::resp::error::CommandError;
 use crate::resp::number::parse_i64;
 use crate::resp::reply::Reply;
@@ -58,15 +59,55 @@ const fn pop_word(end: End) -> &'static [u8] {
     }
 }
 
+/// Elements to be pushed; to a list that is there only, unless it `MAKES` one.
+#[derive(Debug)]
+struct Push<const MAKES: bool> {
+    end: End,
+    /// Length of the list, once all is done.
+    len: usize,
+}
+
+impl<const MAKES: bool> WordsEdit for Push<MAKES> {
+    type Value = List;
+    const STRIDE: usize = 1;
+    const MAKES_KEY: bool = MAKES;
+
+    fn first(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn apply(&mut self, list: &mut List, args: &Args<'_>, from: usize, to: usize) {
+        list.extend(self.end, (from..to).map(|at| args.at(at)));
+        self.len = list.len();
+    }
+
+    fn restart(&mut self) {
+        self.len = 0;
+    }
+
+    fn has_changed(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn end(
+        &self,
+        ctx: &mut Ctx<'_>,
+        key: KeyRef<'_>,
+        found: bool,
+        reply: &mut Reply<'_>,
+    ) -> CommandResult {
+        if found {
+            ctx.changed(key, pushed(self.end));
+        }
+        reply.count(self.len);
+        Ok(())
+    }
+}
+
 fn push(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>, end: End) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let len = ctx.edit_or_new(key, |list: &mut List| {
-        list.extend(end, args.iter_from(2));
-        list.len()
-    })?;
-    ctx.changed(key, pushed(end));
-    reply.count(len);
-    Ok(())
+    words::run(Push::<true> { end, len: 0 }, ctx, args, reply)
 }
 
 /// `LPUSH key element [element ...]`
@@ -85,16 +126,7 @@ fn push_existing(
     reply: &mut Reply<'_>,
     end: End,
 ) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let len = ctx.edit(key, |list: &mut List| {
-        list.extend(end, args.iter_from(2));
-        list.len()
-    })?;
-    if len.is_some() {
-        ctx.changed(key, pushed(end));
-    }
-    reply.count(len.unwrap_or(0));
-    Ok(())
+    words::run(Push::<false> { end, len: 0 }, ctx, args, reply)
 }
 
 /// `LPUSHX key element [element ...]`

@@ -265,6 +265,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("element", ArgKind::String).multiple()],
         history: &[("2.4.0", "Takes several elements")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(ends::lpush),
         ..CommandSpec::EMPTY
     },
@@ -281,6 +282,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("element", ArgKind::String).multiple()],
         history: &[("4.0.0", "Takes several elements")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(ends::lpushx),
         ..CommandSpec::EMPTY
     },
@@ -408,6 +410,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("element", ArgKind::String).multiple()],
         history: &[("2.4.0", "Takes several elements")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(ends::rpush),
         ..CommandSpec::EMPTY
     },
@@ -424,6 +427,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("element", ArgKind::String).multiple()],
         history: &[("4.0.0", "Takes several elements")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(ends::rpushx),
         ..CommandSpec::EMPTY
     },

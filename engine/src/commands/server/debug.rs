@@ -13,6 +13,7 @@ use crate::commands::spec::{
     Propagate, Purpose, Route, SliceState, SliceStep,
 };
 use crate::commands::table::table;
+use crate::commands::words::set_long_words_min;
 use crate::resp::error::CommandError;
 use crate::resp::number::{parse_f64, parse_i64};
 use crate::resp::reply::{OutBuf, Reply};
@@ -78,6 +79,14 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
             summary: "Writes the given text to the server's log",
             args: &[Arg::new("text", ArgKind::String)],
             handler: Handler::Session(debug_log),
+            ..SUB
+        },
+        CommandSpec {
+            name: "debug|long-call-words",
+            since: "cordis-0.1.0",
+            summary: "Sets from how many words on calls on one key work in steps",
+            args: &[Arg::new("words", ArgKind::Integer)],
+            handler: Handler::Session(debug_long_call_words),
             ..SUB
         },
         CommandSpec {
@@ -286,6 +295,19 @@ fn debug_protocol(
         b"false" => reply.boolean(false),
         _ => return Err(CommandError::PROTOCOL_TYPE),
     }
+    Ok(())
+}
+
+/// DEBUG LONG-CALL-WORDS words
+fn debug_long_call_words(
+    _ctx: &mut SessionCtx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    expect_words(args, 3)?;
+    let count = usize::try_from(args.int(2)?).map_err(|_| CommandError::NOT_INTEGER)?;
+    set_long_words_min(count);
+    reply.ok();
     Ok(())
 }
 

@@ -6,36 +6,114 @@ use crate::commands::generic::{parse_cursor, push_bulk};
 use crate::commands::glob::{self, Case};
 use crate::commands::set::reply;
 use crate::commands::spec::CommandResult;
+use crate::commands::words::{self, WordsEdit};
 use crate::resp::error::CommandError;
 use crate::resp::number::parse_i64;
 use crate::resp::reply::Reply;
+use crate::shard::state::KeyRef;
+use crate::types::Limits;
 use crate::types::pack::Item;
 use crate::types::set::{Set, SetView};
 
-pub(super) fn sadd(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let limits = ctx.limits();
-    let added = ctx.edit_or_new(key, |set: &mut Set| {
-        args.iter_from(2).map(|member| usize::from(set.insert(member, &limits))).sum()
-    })?;
-    if added > 0 {
-        ctx.changed(key, Event::Set("sadd"));
+/// Members to be added, and how many of them were new.
+#[derive(Debug)]
+struct Add {
+    limits: Limits,
+    added: usize,
+}
+
+impl WordsEdit for Add {
+    type Value = Set;
+    const STRIDE: usize = 1;
+    const MAKES_KEY: bool = true;
+
+    fn first(&self) -> usize {
+        2
     }
-    reply.count(added);
-    Ok(())
+
+    #[inline]
+    fn apply(&mut self, set: &mut Set, args: &Args<'_>, from: usize, to: usize) {
+        for at in from..to {
+            self.added += usize::from(set.insert(args.at(at), &self.limits));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.added = 0;
+    }
+
+    fn has_changed(&self) -> bool {
+        self.added > 0
+    }
+
+    #[inline]
+    fn end(
+        &self,
+        ctx: &mut Ctx<'_>,
+        key: KeyRef<'_>,
+        _found: bool,
+        reply: &mut Reply<'_>,
+    ) -> CommandResult {
+        if self.added > 0 {
+            ctx.changed(key, Event::Set("sadd"));
+        }
+        reply.count(self.added);
+        Ok(())
+    }
+}
+
+pub(super) fn sadd(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
+    words::run(Add { limits: ctx.limits(), added: 0 }, ctx, args, reply)
+}
+
+/// Members to be removed: how many of them were there.
+#[derive(Debug, Default)]
+struct Remove {
+    removed: usize,
+}
+
+impl WordsEdit for Remove {
+    type Value = Set;
+    const STRIDE: usize = 1;
+    const MAKES_KEY: bool = false;
+
+    fn first(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn apply(&mut self, set: &mut Set, args: &Args<'_>, from: usize, to: usize) {
+        for at in from..to {
+            self.removed += usize::from(set.remove(args.at(at)));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.removed = 0;
+    }
+
+    fn has_changed(&self) -> bool {
+        self.removed > 0
+    }
+
+    #[inline]
+    fn end(
+        &self,
+        ctx: &mut Ctx<'_>,
+        key: KeyRef<'_>,
+        _found: bool,
+        reply: &mut Reply<'_>,
+    ) -> CommandResult {
+        if self.removed > 0 {
+            ctx.changed(key, Event::Set("srem"));
+        }
+        reply.count(self.removed);
+        Ok(())
+    }
 }
 
 pub(super) fn srem(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let removed = ctx.edit(key, |set: &mut Set| {
-        args.iter_from(2).map(|member| usize::from(set.remove(member))).sum()
-    })?;
-    let removed = removed.unwrap_or(0);
-    if removed > 0 {
-        ctx.changed(key, Event::Set("srem"));
-    }
-    reply.count(removed);
-    Ok(())
+    words::run(Remove::default(), ctx, args, reply)
 }
 
 /// Redis: the type of the destination counts only if there is a source.
@@ -80,13 +158,10 @@ pub(super) fn smismember(
     args: &Args<'_>,
     reply: &mut Reply<'_>,
 ) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let set = ctx.view::<Set>(key)?;
-    reply.array(args.len() - 2);
-    for member in args.iter_from(2) {
+    let is_member = |set: Option<SetView<'_>>, member: &[u8], reply: &mut Reply<'_>| {
         reply.int_bool(set.is_some_and(|set| set.contains(Item::new(member))));
-    }
-    Ok(())
+    };
+    words::answer::<Set>(ctx, args, 2, is_member, reply)
 }
 
 pub(super) fn scard(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {

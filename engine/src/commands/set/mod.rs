@@ -25,6 +25,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("member", ArgKind::String).multiple()],
         history: &[("2.4.0", "Takes several members.")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(members::sadd),
         ..CommandSpec::EMPTY
     },
@@ -175,6 +176,7 @@ pub const SPECS: &[CommandSpec] = &[
         acl: Acl::SET,
         keys: &[KeySpec::range(Access::Read, Purpose::Access, 1, 0, 1)],
         args: &[Arg::key("key", 0), Arg::new("member", ArgKind::String).multiple()],
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(members::smismember),
         ..CommandSpec::EMPTY
     },
@@ -247,6 +249,7 @@ pub const SPECS: &[CommandSpec] = &[
         args: &[Arg::key("key", 0), Arg::new("member", ArgKind::String).multiple()],
         history: &[("2.4.0", "Takes several members.")],
         propagate: Propagate::Verbatim,
+        deferral: Deferral::ManyWords,
         handler: Handler::Data(members::srem),
         ..CommandSpec::EMPTY
     },

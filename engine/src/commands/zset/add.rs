@@ -1,11 +1,15 @@
 //! ZADD, ZINCRBY, ZREM.
 
+use smallvec::SmallVec;
+
 use crate::commands::args::Args;
 use crate::commands::ctx::{Ctx, Event};
 use crate::commands::spec::CommandResult;
+use crate::commands::words::{self, WordsEdit};
 use crate::resp::error::CommandError;
 use crate::resp::number::{parse_f64, parse_i64};
 use crate::resp::reply::Reply;
+use crate::shard::state::KeyRef;
 use crate::types::Limits;
 use crate::types::zset::Zset;
 
@@ -132,57 +136,126 @@ fn add(
         return Err(CommandError::SYNTAX);
     }
     options.check(word_count / 2)?;
-    let (one, many);
-    let scores: &[f64] = if word_count == 2 {
-        one = [parse_score(args.at(first))?];
-        &one
-    } else {
-        let words = args.iter_from(first).step_by(2);
-        many = words.map(parse_score).collect::<Result<Vec<f64>, _>>()?;
-        &many
-    };
-    let key = ctx.key(args.at(1));
-    let limits = ctx.limits();
-    let outcome = ctx.edit_or_new::<Zset, _>(key, |zset| {
-        let members = args.iter_from(first + 1).step_by(2);
-        apply(zset, members.zip(scores.iter().copied()), options, &limits)
-    })?;
-    if outcome.is_nan {
-        return Err(CommandError::SCORE_NAN);
-    }
-    if outcome.added + outcome.changed > 0 {
-        ctx.changed(key, Event::SortedSet(if options.incr { "zincr" } else { "zadd" }));
-    }
-    match outcome.score {
-        Some(score) if options.incr => super::reply::score(score, reply),
-        None if options.incr => reply.null(),
-        _ => reply.count(outcome.added + if options.ch { outcome.changed } else { 0 }),
-    }
-    Ok(())
+    let scores = SmallVec::with_capacity(word_count / 2);
+    let (limits, outcome) = (ctx.limits(), Outcome::default());
+    words::run(Add { first, options, limits, scores, outcome }, ctx, args, reply)
 }
 
-fn apply<'a>(
-    zset: &mut Zset,
-    pairs: impl Iterator<Item = (&'a [u8], f64)>,
+/// Members to be added, and what has become of them.
+#[derive(Debug)]
+struct Add {
+    first: usize,
     options: Options,
-    limits: &Limits,
-) -> Outcome {
-    let mut outcome = Outcome::default();
-    for (member, score) in pairs {
-        zset.update(member, limits, |old| outcome.decide(old, score, options));
+    limits: Limits,
+    /// All scores of the call, in order.
+    scores: SmallVec<[f64; 1]>,
+    outcome: Outcome,
+}
+
+impl WordsEdit for Add {
+    type Value = Zset;
+    const STRIDE: usize = 2;
+    const MAKES_KEY: bool = true;
+    /// Redis: no score is used if one is wrong.
+    const CHECKS: bool = true;
+
+    fn first(&self) -> usize {
+        self.first
     }
-    outcome
+
+    #[inline]
+    fn check(&mut self, args: &Args<'_>, at: usize) -> CommandResult {
+        self.scores.push(parse_score(args.at(at))?);
+        Ok(())
+    }
+
+    #[inline]
+    fn apply(&mut self, zset: &mut Zset, args: &Args<'_>, from: usize, to: usize) {
+        let (options, outcome) = (self.options, &mut self.outcome);
+        let scores = self.scores[(from - self.first) / 2..].iter();
+        for (at, &score) in (from..to).step_by(2).zip(scores) {
+            zset.update(args.at(at + 1), &self.limits, |old| outcome.decide(old, score, options));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.outcome = Outcome::default();
+    }
+
+    fn has_changed(&self) -> bool {
+        self.outcome.added + self.outcome.changed > 0
+    }
+
+    #[inline]
+    fn end(
+        &self,
+        ctx: &mut Ctx<'_>,
+        key: KeyRef<'_>,
+        _found: bool,
+        reply: &mut Reply<'_>,
+    ) -> CommandResult {
+        let (options, outcome) = (self.options, self.outcome);
+        if outcome.is_nan {
+            return Err(CommandError::SCORE_NAN);
+        }
+        if self.has_changed() {
+            ctx.changed(key, Event::SortedSet(if options.incr { "zincr" } else { "zadd" }));
+        }
+        match outcome.score {
+            Some(score) if options.incr => super::reply::score(score, reply),
+            None if options.incr => reply.null(),
+            _ => reply.count(outcome.added + if options.ch { outcome.changed } else { 0 }),
+        }
+        Ok(())
+    }
+}
+
+/// Members to be removed: how many of them were there.
+#[derive(Debug, Default)]
+struct Remove {
+    removed: usize,
+}
+
+impl WordsEdit for Remove {
+    type Value = Zset;
+    const STRIDE: usize = 1;
+    const MAKES_KEY: bool = false;
+
+    fn first(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn apply(&mut self, zset: &mut Zset, args: &Args<'_>, from: usize, to: usize) {
+        for at in from..to {
+            self.removed += usize::from(zset.remove(args.at(at)));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.removed = 0;
+    }
+
+    fn has_changed(&self) -> bool {
+        self.removed > 0
+    }
+
+    #[inline]
+    fn end(
+        &self,
+        ctx: &mut Ctx<'_>,
+        key: KeyRef<'_>,
+        _found: bool,
+        reply: &mut Reply<'_>,
+    ) -> CommandResult {
+        if self.removed > 0 {
+            ctx.changed(key, Event::SortedSet("zrem"));
+        }
+        reply.count(self.removed);
+        Ok(())
+    }
 }
 
 pub(super) fn zrem(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let removed = ctx.edit::<Zset, _>(key, |zset| {
-        args.iter_from(2).filter(|member| zset.remove(member)).count()
-    })?;
-    let removed = removed.unwrap_or(0);
-    if removed > 0 {
-        ctx.changed(key, Event::SortedSet("zrem"));
-    }
-    reply.count(removed);
-    Ok(())
+    words::run(Remove::default(), ctx, args, reply)
 }

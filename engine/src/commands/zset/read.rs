@@ -4,6 +4,7 @@
 use crate::commands::args::Args;
 use crate::commands::ctx::Ctx;
 use crate::commands::spec::CommandResult;
+use crate::commands::words;
 use crate::commands::zset::bounds::{By, Range};
 use crate::commands::zset::reply::score;
 use crate::resp::reply::Reply;
@@ -31,13 +32,10 @@ pub(super) fn zscore(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
 }
 
 pub(super) fn zmscore(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {
-    let key = ctx.key(args.at(1));
-    let zset = ctx.view::<Zset>(key)?;
-    reply.array(args.len() - 2);
-    for member in args.iter_from(2) {
+    let score_of = |zset: Option<ZsetView<'_>>, member: &[u8], reply: &mut Reply<'_>| {
         score_or_null(zset.and_then(|zset| zset.score(member)), reply);
-    }
-    Ok(())
+    };
+    words::answer::<Zset>(ctx, args, 2, score_of, reply)
 }
 
 pub(super) fn zrank(ctx: &mut Ctx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) -> CommandResult {

@@ -141,6 +141,7 @@ pub(super) const ZMSCORE: CommandSpec = CommandSpec {
     acl: Acl::SORTEDSET,
     keys: &[KeySpec::range(Access::Read, Purpose::Access, 1, 0, 1)],
     args: &[Arg::key("key", 0), Arg::new("member", ArgKind::String).multiple()],
+    deferral: Deferral::ManyWords,
     handler: Handler::Data(read::zmscore),
     ..CommandSpec::EMPTY
 };

@@ -98,6 +98,7 @@ pub(super) const ZADD: CommandSpec = CommandSpec {
         ("6.2.0", "Takes `GT` and `LT`."),
     ],
     propagate: Propagate::Verbatim,
+    deferral: Deferral::ManyWords,
     handler: Handler::Data(add::zadd),
     ..CommandSpec::EMPTY
 };
@@ -289,6 +290,7 @@ pub(super) const ZREM: CommandSpec = CommandSpec {
     args: &[Arg::key("key", 0), Arg::new("member", ArgKind::String).multiple()],
     history: &[("2.4.0", "Takes several members.")],
     propagate: Propagate::Verbatim,
+    deferral: Deferral::ManyWords,
     handler: Handler::Data(add::zrem),
     ..CommandSpec::EMPTY
 };
