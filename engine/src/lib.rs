@@ -7,12 +7,14 @@ pub mod units;
 
 pub mod commands;
 pub mod config;
+pub mod gates;
 pub mod journal;
 pub mod metrics;
 pub mod migrate;
 pub mod net;
 pub mod node;
 pub mod observe;
+pub mod persist;
 pub mod pubsub;
 pub mod rdb;
 pub mod resp;

@@ -9,6 +9,7 @@ use crate::commands::held_keys::HeldKeys;
 use crate::commands::spec::Flags;
 use crate::commands::table::Command;
 use crate::config::Config;
+use crate::gates::{Gate, Gates};
 use crate::metrics::errors::ErrorCounts;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::rates::Rates;
@@ -18,6 +19,7 @@ use crate::migrate::dialect::registry::Registry as DialectRegistry;
 use crate::net::client::ClientState;
 use crate::observe::latency::{Delays, Event};
 use crate::observe::slowlog::{Slow, SlowLog};
+use crate::persist::desk::{Desk, Wish};
 use crate::pubsub::registry::Registry;
 use crate::resp::error::CommandError;
 use crate::shard::evict::Policy;
@@ -229,6 +231,10 @@ pub struct Node {
     pub dialect: DialectRegistry,
     /// The cluster that this server is in.
     pub cluster: Cluster,
+    /// Reasons to refuse calls.
+    pub gates: Gates,
+    /// The append log.
+    pub log: Desk,
     /// Slow calls.
     pub slowlog: SlowLog,
     /// Delays.
@@ -262,6 +268,8 @@ impl Node {
             pubsub: Registry::new(core_count),
             dialect: DialectRegistry::new(core_count),
             cluster: Cluster::default(),
+            gates: Gates::default(),
+            log: Desk::new(core_count),
             slowlog: SlowLog::new(core_count),
             delays: Delays::default(),
         }
@@ -296,6 +304,31 @@ impl Node {
             (SlotState::Owned | SlotState::Leaving | SlotState::Frozen, _) => {
                 CommandError::changing_hands(slot)
             }
+        }
+    }
+
+    /// Why a command is refused now, whatever it is about.
+    #[cold]
+    pub fn gate_error(&self, command: &Command) -> Option<CommandError> {
+        let flags = command.spec.flags;
+        if self.gates.is_closed(Gate::Loading) && !flags.contains(Flags::LOADING) {
+            return Some(CommandError::LOADING);
+        }
+        // Redis: PING as well, so that whoever watches over the server notices.
+        let writes = flags.contains(Flags::WRITE) || command.spec.name == "ping";
+        if writes && self.gates.is_closed(Gate::LogFailed) {
+            let errno = self.log.errno().abs();
+            return Some(CommandError::misconf_log(&std::io::Error::from_raw_os_error(errno)));
+        }
+        None
+    }
+
+    /// Acts on settings that somebody has changed.
+    pub fn follow_config(&self) {
+        match (self.config.appendonly(), self.log.is_wanted()) {
+            (true, false) => self.log.wish(Wish::Begin),
+            (false, true) => self.log.wish(Wish::End),
+            _ => {}
         }
     }
 

@@ -38,7 +38,7 @@ impl fmt::Display for SlotId {
 }
 
 /// A pinned core: a thread with its turn.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct CoreId(pub u16);
 
 impl CoreId {

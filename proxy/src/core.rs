@@ -163,7 +163,8 @@ impl Core {
                 Event::Accepted { listener, result, armed } => {
                     self.accepted(listener, result, armed);
                 }
-                Event::Doorbell => {}
+                // It writes no files.
+                Event::Doorbell | Event::Written { .. } | Event::Flushed { .. } => {}
             }
         }
         self.events = events;

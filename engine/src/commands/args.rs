@@ -182,13 +182,22 @@ impl<'a> Args<'a> {
         range.is_apart().then(|| &self.aside.words[range.end as usize])
     }
 
+    /// Whether a word of it has memory of its own.
+    #[inline]
+    pub const fn has_apart(&self) -> bool {
+        !self.aside.words.is_empty()
+    }
+
     /// Word `index`, if there is one.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         (index < self.ranges.len()).then(|| self.at(index))
     }
 
     /// Words from `from` on.
-    pub fn iter_from(&self, from: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub fn iter_from(
+        &self,
+        from: usize,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let this = *self;
         (from.min(this.len())..this.len()).map(move |i| this.at(i))
     }

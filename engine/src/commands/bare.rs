@@ -185,7 +185,7 @@ impl Bare {
             let result = handler(&mut ctx, client, &args, &mut reply);
             dispatch::finish(command, &mut ctx, &args, &mut reply, mark, result);
         } else {
-            ctx.clock.begin_unit();
+            ctx.begin_unit();
             dispatch::run_data(command, &mut ctx, &args, &mut reply);
             ctx.clock.end_unit();
         }

@@ -132,7 +132,7 @@ fn serve(ctx: &mut Ctx<'_>, call: &BlockedCall, key: &[u8]) -> OutBuf {
     ctx.words = None;
     ctx.serving = Some(key.into());
     let mut reply = Reply::new(&mut out, call.protocol);
-    ctx.clock.begin_unit();
+    ctx.begin_unit();
     dispatch::run_queued(call.command, ctx, &call.words.args(), &mut reply);
     ctx.clock.end_unit();
     ctx.serving = None;

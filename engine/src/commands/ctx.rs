@@ -699,6 +699,13 @@ impl<'a> Ctx<'a> {
         }
     }
 
+    /// Opens a unit of effects on all shards held: each is later than all that is recorded of any.
+    pub fn begin_unit(&mut self) {
+        let clock = &mut *self.clock;
+        self.shards.each(|shard| clock.see(&shard.journal));
+        clock.begin_unit();
+    }
+
     /// Whether anybody reads the journal of a key's shard: effects need not be built otherwise.
     #[inline]
     pub fn is_journalled(&mut self, slot: SlotId) -> bool {
@@ -708,6 +715,18 @@ impl<'a> Ctx<'a> {
     /// Emits an effect on one key: the call of a `Rewritten` command.
     pub fn effect(&mut self, key: KeyRef<'_>, words: &[&[u8]]) {
         self.effect_in(self.db, key, words);
+    }
+
+    /// Emits the running call as it is.
+    #[inline]
+    pub fn effect_verbatim(&mut self, key: KeyRef<'_>, args: &Args<'_>) {
+        self.effect_count += 1;
+        let db = self.db;
+        let shard = self.shards.of_slot(self.node, key.slot);
+        if args.has_apart() {
+            return shard.journal.emit_call(self.clock, Some(key.slot), db, args.to_owned());
+        }
+        shard.journal.emit(self.clock, Some(key.slot), db, args.iter_from(0));
     }
 
     /// The same in another database.
@@ -731,7 +750,10 @@ impl<'a> Ctx<'a> {
     pub fn effect_all(&mut self, db: DbIndex, words: &[&[u8]]) {
         self.effect_count += 1;
         let clock = &mut *self.clock;
-        self.shards.each(|shard| shard.journal.emit(clock, None, db, words.iter().copied()));
+        let mut is_first = true;
+        self.shards.each(|shard| {
+            shard.journal.emit_whole(clock, db, words, std::mem::take(&mut is_first));
+        });
     }
 
     /// Emits the whole value of a key as an effect: `SET key value [PXAT ms]`, `RESTORE key ms payload
@@ -747,29 +769,36 @@ impl<'a> Ctx<'a> {
             let words = [&b"DEL"[..], key.bytes];
             return shard.journal.emit(self.clock, Some(key.slot), db, words.into_iter());
         };
-        let entry = shard.entry(db, key.slot, at);
-        let deadline = entry.expires_at();
-        let call = match entry.value() {
-            Value::Object(value) if is_long(value) => {
-                let state = State { key: key.bytes.into(), value: value.clone(), deadline };
-                return shard.journal.emit_state(self.clock, key.slot, db, state);
-            }
-            value @ (Value::Packed(..) | Value::Object(_)) => {
-                let ms = deadline.map_or(0, |at| at.0).to_string();
-                let words: [&[u8]; 6] = [
-                    b"RESTORE",
-                    key.bytes,
-                    ms.as_bytes(),
-                    &dump_value(value),
-                    b"REPLACE",
-                    b"ABSTTL",
-                ];
-                OwnedArgs::of(&words)
-            }
-            value => set_call(key.bytes, value, deadline),
-        };
-        shard.journal.emit_call(self.clock, Some(key.slot), db, call);
+        match kept_of(shard.entry(db, key.slot, at)) {
+            Kept::State(state) => shard.journal.emit_state(self.clock, key.slot, db, state),
+            Kept::Call(call) => shard.journal.emit_call(self.clock, Some(key.slot), db, call),
+        }
     }
+}
+
+/// What makes a key, whatever was there.
+#[derive(Debug)]
+pub enum Kept {
+    /// A call.
+    Call(OwnedArgs),
+    /// Calls that are made when they are needed, behind a DEL.
+    State(State),
+}
+
+/// What makes the key of an entry as it is now.
+pub fn kept_of(entry: EntryRef<'_>) -> Kept {
+    let (key, deadline) = (entry.key(), entry.expires_at());
+    Kept::Call(match entry.value() {
+        Value::Object(value) if is_long(value) => {
+            return Kept::State(State { key: key.into(), value: value.clone(), deadline });
+        }
+        value @ (Value::Packed(..) | Value::Object(_)) => {
+            let ms = deadline.map_or(0, |at| at.0).to_string();
+            let payload = dump_value(value);
+            OwnedArgs::of(&[b"RESTORE", key, ms.as_bytes(), &payload, b"REPLACE", b"ABSTTL"])
+        }
+        value => set_call(key, value, deadline),
+    })
 }
 
 /// Whether a collection is too large to be written into the journal in one turn.

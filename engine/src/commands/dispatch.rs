@@ -108,6 +108,12 @@ pub fn admit(
         if !client.authenticated && node.config.requirepass().is_some() {
             gate(command, client)?;
         }
+        // Cost: one relaxed load.
+        if node.gates.any()
+            && let Some(error) = node.gate_error(command)
+        {
+            return Err(error);
+        }
         if client.multi.is_some() {
             gate_in_multi(command, node)?;
         }
@@ -534,7 +540,7 @@ pub fn run_import(
         let mut ctx = ctx(node, core, Shards::One(shard), clock, at, db, command);
         ctx.protocol = reply.protocol();
         ctx.hint = hint;
-        ctx.clock.begin_unit();
+        ctx.begin_unit();
         run_queued(command, &mut ctx, args, reply);
         ctx.clock.end_unit();
     });
@@ -606,8 +612,7 @@ pub fn finish(
                 if args.len() > VERBATIM_WORDS_MAX {
                     ctx.effect_state(ctx.db, key);
                 } else if ctx.is_journalled(key.slot) {
-                    let words: Vec<&[u8]> = args.iter_from(0).collect();
-                    ctx.effect(key, &words);
+                    ctx.effect_verbatim(key, args);
                 }
             }
             Propagate::Rewritten => debug_invariant!(

@@ -60,6 +60,7 @@ static FAMILIES: &[&[CommandSpec]] = &[
     server::lolwut::SPECS,
     server::memory::SPECS,
     server::monitor::SPECS,
+    server::append::SPECS,
     server::process::SPECS,
     server::shutdown::SPECS,
     server::slowlog::SPECS,

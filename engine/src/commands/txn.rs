@@ -179,7 +179,7 @@ fn exec(
     }
     let spec = ctx.spec;
     reply.array(multi.queued.len());
-    ctx.clock.begin_unit();
+    ctx.begin_unit();
     for (command, call) in &multi.queued {
         run(ctx, client, command, &call.args(), reply);
     }

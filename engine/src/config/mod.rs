@@ -12,6 +12,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::commands::glob;
 use crate::config::spec::{Change, ConfigSpec, OPTION_COUNT, SPECS, at, find};
 use crate::config::value::{OutputLimit, Value, parse, parse_output_limits, print};
+use crate::persist::files::Place;
+use crate::persist::writer::Policy as FlushPolicy;
 use crate::shard::evict::Policy;
 use crate::types::Limits;
 
@@ -505,6 +507,44 @@ impl Config {
     }
 }
 
+/// What the append log reads.
+impl Config {
+    /// Whether writes are logged.
+    #[inline]
+    pub fn appendonly(&self) -> bool {
+        self.is_on(const { at("appendonly") })
+    }
+
+    /// When the log is flushed.
+    pub fn appendfsync(&self) -> FlushPolicy {
+        match self.number(const { at("appendfsync") }) {
+            0 => FlushPolicy::EverySecond,
+            1 => FlushPolicy::Always,
+            _ => FlushPolicy::Never,
+        }
+    }
+
+    /// Whether it is not flushed each second while it is rewritten.
+    pub fn no_appendfsync_on_rewrite(&self) -> bool {
+        self.is_on(const { at("no-appendfsync-on-rewrite") })
+    }
+
+    /// Growth in percent after which it is rewritten; 0 is never.
+    pub fn auto_aof_rewrite_percent(&self) -> u64 {
+        self.number(const { at("auto-aof-rewrite-percentage") }) as u64
+    }
+
+    /// Size below which it is not.
+    pub fn auto_aof_rewrite_bytes_min(&self) -> u64 {
+        self.number(const { at("auto-aof-rewrite-min-size") }) as u64
+    }
+
+    /// Whether the server starts without a lost end of it.
+    pub fn aof_load_truncated(&self) -> bool {
+        self.is_on(const { at("aof-load-truncated") })
+    }
+}
+
 /// What the boot reads.
 impl Config {
     /// TCP port; 0 is none.
@@ -541,6 +581,14 @@ impl Config {
     /// Directory of the server's files.
     pub fn dir(&self) -> PathBuf {
         PathBuf::from(&*self.text(const { at("dir") }))
+    }
+
+    /// Where the append log is.
+    pub fn log_place(&self) -> Place {
+        Place {
+            dir: self.dir().join(&*self.text(const { at("appenddirname") })),
+            name: self.text(const { at("appendfilename") }).to_string(),
+        }
     }
 
     /// Least severity that is logged, from 0 (debug) to 3 (warning).

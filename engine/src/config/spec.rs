@@ -108,7 +108,8 @@ const BYTES_OF_VALUE: Kind = Kind::Memory { min: 0, max: i64::MAX as u64 };
 /// An amount of memory that holds a request of reasonable size.
 const BYTES_FROM_1MB: Kind = Kind::Memory { min: 1 << 20, max: i64::MAX as u64 };
 
-const NO_PERSISTENCE: &str = "persistence is not built in yet: data lives in memory only";
+const NO_PERSISTENCE: &str =
+    "persistence is not built in yet by snapshots: `appendonly` keeps data on disk";
 
 /// Every option, by section.
 pub const SPECS: &[ConfigSpec] = &[
@@ -459,8 +460,23 @@ pub const SPECS: &[ConfigSpec] = &[
     },
     ConfigSpec {
         name: "appendonly",
-        doc: "Logs every write to disk.",
-        only: Some(("no", NO_PERSISTENCE)),
+        doc: "Logs every write to disk; turned on later, the log begins with what there is then.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "appenddirname",
+        kind: Kind::Text(value::keep_file_name),
+        default: "appendonlydir",
+        change: Change::AtStart,
+        doc: "Directory of the log of writes, within `dir`.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "appendfilename",
+        kind: Kind::Text(value::keep_file_name),
+        default: "appendonly.aof",
+        change: Change::AtStart,
+        doc: "What the names of the files of the log of writes begin with.",
         ..DISK
     },
     ConfigSpec {
@@ -468,6 +484,33 @@ pub const SPECS: &[ConfigSpec] = &[
         kind: Kind::Enum(&[("everysec", 0), ("always", 1), ("no", 2)]),
         default: "everysec",
         doc: "When the log of writes is forced to disk; takes effect with `appendonly`.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "no-appendfsync-on-rewrite",
+        doc: "Does not force the log of writes to disk each second while it is rewritten.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "auto-aof-rewrite-percentage",
+        kind: INT,
+        default: "100",
+        unit: "percent",
+        doc: "Growth of the log of writes after which it is rewritten; 0 never does that.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "auto-aof-rewrite-min-size",
+        kind: Kind::Memory { min: 0, max: i64::MAX as u64 },
+        default: "64mb",
+        unit: "bytes",
+        doc: "Size that the log of writes has at least when that is done.",
+        ..DISK
+    },
+    ConfigSpec {
+        name: "aof-load-truncated",
+        default: "yes",
+        doc: "Starts without the end of the log of writes if that was lost, and says so.",
         ..DISK
     },
     ConfigSpec {

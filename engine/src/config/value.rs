@@ -179,6 +179,14 @@ pub(super) fn keep_any(_old: &str, text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A name of a file or directory, without a path.
+pub(super) fn keep_file_name(_old: &str, text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('/') || text.starts_with('.') {
+        return Err("must be the name of a file, without a path".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Any text but none.
 pub(super) fn keep_nonempty(_old: &str, text: &str) -> Result<String, String> {
     if text.is_empty() { Err("argument must not be empty".to_owned()) } else { Ok(text.to_owned()) }
@@ -453,7 +461,10 @@ mod tests {
             assert_eq!(refused("save", text), "Invalid save parameters", "{text}");
         }
         assert!(refused("save", "900 1 300 10").starts_with("persistence is not built in yet"));
-        assert!(refused("appendonly", "yes").starts_with("persistence is not built in yet"));
+        assert_eq!(kept("appendonly", "yes").as_deref(), Ok("yes"));
+        for name in ["", "a/b", "..", ".hidden"] {
+            assert!(refused("appendfilename", name).contains("name of a file"), "{name}");
+        }
         assert!(refused("daemonize", "yes").contains("foreground"));
     }
 

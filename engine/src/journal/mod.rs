@@ -4,15 +4,19 @@
 //! result wherever it is replayed: no relative time, no chance, no dependence on other keys. The
 //! effects of one command, or of one transaction, form a unit. Knows no reader.
 
+pub mod frame;
 mod state;
+pub mod tape;
 
 use std::collections::{HashMap, VecDeque};
 
 pub use state::State;
 
 use crate::commands::args::OwnedArgs;
+use crate::commands::ctx::Kept;
+use crate::journal::tape::Tape;
 use crate::pubsub::outbox::Outbox;
-use crate::units::{DbIndex, SlotId};
+use crate::units::{CoreId, DbIndex, SlotId};
 
 /// One effect.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ impl Record {
 pub struct LogicalClock {
     /// What the core has to tell others about what it runs: goes wherever effects are recorded.
     pub outbox: Outbox,
+    /// What the core has recorded of logged shards.
+    pub tape: Tape,
     /// The latest time seen.
     pub now: u64,
     /// The unit that is open, if one is.
@@ -54,13 +60,33 @@ pub struct LogicalClock {
 
 impl LogicalClock {
     /// Opens a unit: effects until [`end_unit`](Self::end_unit) belong together.
+    #[inline]
     pub fn begin_unit(&mut self) {
         self.unit = Some(0);
+        self.tape.begin_unit();
     }
 
     /// Closes the unit.
+    #[inline]
     pub fn end_unit(&mut self) {
         self.unit = None;
+        self.tape.end_unit();
+    }
+
+    /// What follows from now on is later than this time of another core, and follows from it.
+    #[inline]
+    pub fn follow(&mut self, core: CoreId, clock: u64) {
+        self.now = self.now.max(clock);
+        self.tape.follow(core, clock);
+    }
+
+    /// What follows from now on follows from all that was logged of a journal.
+    #[inline]
+    pub fn see(&mut self, journal: &Journal) {
+        let (core, clock) = journal.last;
+        if core != self.tape.core {
+            self.follow(core, clock);
+        }
     }
 }
 
@@ -80,6 +106,12 @@ pub struct SlotFeed {
 pub struct Journal {
     /// Time of the latest effect.
     clock: u64,
+    /// The core whose tape has its last effect that was logged, and when that was.
+    last: (CoreId, u64),
+    /// The set of files that its effects are logged in, by the tapes of the cores; 0 is none.
+    log: u32,
+    /// Effects on whole databases.
+    whole_count: u32,
     /// What readers have not taken yet; none while nobody reads.
     records: Option<Vec<Record>>,
     /// Slots that somebody reads on their own; empty almost always.
@@ -90,13 +122,29 @@ impl Journal {
     /// Whether anybody reads anything. Nothing is recorded otherwise.
     #[inline]
     pub fn is_read(&self) -> bool {
-        self.records.is_some() || !self.slots.is_empty()
+        self.log != 0 || self.records.is_some() || !self.slots.is_empty()
+    }
+
+    /// From now on its effects are logged in this set of files, or not at all (0).
+    pub fn set_log(&mut self, set: u32) {
+        self.log = set;
+    }
+
+    /// Time of the latest effect.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// The next effect is later than this.
+    pub fn advance(&mut self, clock: u64) {
+        self.clock = self.clock.max(clock);
     }
 
     /// Whether anybody reads the effects on a slot.
     #[inline]
     pub fn is_slot_read(&self, slot: SlotId) -> bool {
-        self.records.is_some()
+        self.log != 0
+            || self.records.is_some()
             || !self.slots.is_empty() && self.slots.contains_key(&(slot.index() as u16))
     }
 
@@ -144,17 +192,25 @@ impl Journal {
     }
 
     /// Records an effect, if anybody reads.
+    #[inline]
     pub fn emit<'w>(
         &mut self,
         clock: &mut LogicalClock,
         slot: Option<SlotId>,
         db: DbIndex,
-        words: impl Iterator<Item = &'w [u8]>,
+        words: impl Iterator<Item = &'w [u8]> + Clone,
     ) {
-        if self.is_wanted(slot) {
+        if !self.is_wanted(slot) {
+            return;
+        }
+        let now = self.tick(clock);
+        if self.log != 0 {
+            clock.tape.record(now, slot, db, words.clone());
+        }
+        if self.is_kept() {
             let mut call = OwnedArgs::default();
             call.extend(words);
-            self.record(clock, slot, db, call, None);
+            self.keep(clock, slot, db, call, None);
         }
     }
 
@@ -167,7 +223,13 @@ impl Journal {
         call: OwnedArgs,
     ) {
         if self.is_wanted(slot) {
-            self.record(clock, slot, db, call, None);
+            let now = self.tick(clock);
+            if self.log != 0 {
+                clock.tape.record_call(now, slot, db, &call);
+            }
+            if self.is_kept() {
+                self.keep(clock, slot, db, call, None);
+            }
         }
     }
 
@@ -180,12 +242,82 @@ impl Journal {
         state: State,
     ) {
         if self.is_slot_read(slot) {
-            let call = OwnedArgs::of(&[b"DEL", &state.key]);
-            self.record(clock, Some(slot), db, call, Some(Box::new(state)));
+            let now = self.tick(clock);
+            let state = Box::new(state);
+            if self.log != 0 {
+                clock.tape.record_state(now, slot, db, state.clone());
+            }
+            if self.is_kept() {
+                let call = OwnedArgs::of(&[b"DEL", &state.key]);
+                self.keep(clock, Some(slot), db, call, Some(state));
+            }
+        }
+    }
+
+    /// Records an effect on a whole database of all shards that are held, of which this is one. The
+    /// log is told of it once: with the first.
+    pub fn emit_whole(
+        &mut self,
+        clock: &mut LogicalClock,
+        db: DbIndex,
+        words: &[&[u8]],
+        is_first: bool,
+    ) {
+        if !self.is_wanted(None) {
+            return;
+        }
+        let now = self.tick(clock);
+        self.whole_count = self.whole_count.wrapping_add(1);
+        if self.log != 0 {
+            match is_first {
+                true => clock.tape.record(now, None, db, words.iter().copied()),
+                false => clock.tape.record_nothing(now),
+            }
+        }
+        if self.is_kept() {
+            self.keep(clock, None, db, OwnedArgs::of(words), None);
+        }
+    }
+
+    /// How many effects there were on whole databases.
+    pub fn whole_count(&self) -> u32 {
+        self.whole_count
+    }
+
+    /// Tells the log that all of a slot is gone, in every database: no call has done it.
+    pub fn emit_cleared(&mut self, clock: &mut LogicalClock, slot: SlotId) {
+        if self.log != 0 {
+            let now = self.tick(clock);
+            clock.tape.record_cleared(now, slot);
+        }
+    }
+
+    /// Tells the log, and nobody else, what a key holds.
+    pub fn log_kept(&mut self, clock: &mut LogicalClock, slot: SlotId, db: DbIndex, kept: Kept) {
+        if self.log == 0 {
+            return;
+        }
+        let now = self.tick(clock);
+        match kept {
+            Kept::Call(call) => clock.tape.record_call(now, Some(slot), db, &call),
+            Kept::State(state) => clock.tape.record_state(now, slot, db, Box::new(state)),
+        }
+    }
+
+    /// What follows in `to` is later than, and follows from, all that is here: a slot moves there.
+    pub fn hand_to(&mut self, to: &mut Self, clock: &mut LogicalClock) {
+        clock.see(self);
+        clock.see(to);
+        to.advance(self.clock.max(clock.now));
+        if to.log != 0 {
+            // So that there is a record that later ones can follow from.
+            let now = to.tick(clock);
+            clock.tape.record_nothing(now);
         }
     }
 
     /// Whether anybody reads the effects on a slot, or on all of them.
+    #[inline]
     fn is_wanted(&self, slot: Option<SlotId>) -> bool {
         match slot {
             Some(slot) => self.is_slot_read(slot),
@@ -193,25 +325,45 @@ impl Journal {
         }
     }
 
-    fn record(
+    /// Whether an effect has a reader besides the log.
+    #[inline]
+    fn is_kept(&self) -> bool {
+        self.records.is_some() || !self.slots.is_empty()
+    }
+
+    /// The time of the next effect.
+    #[inline]
+    fn tick(&mut self, clock: &mut LogicalClock) -> u64 {
+        if self.log != 0 {
+            // Shards and cores begin with a set one after another: whoever has begun goes on.
+            if self.log > clock.tape.set() {
+                clock.tape.switch(self.log);
+            }
+            clock.see(self);
+        }
+        clock.now = clock.now.max(self.clock) + 1;
+        self.clock = clock.now;
+        if self.log != 0 {
+            self.last = (clock.tape.core, clock.now);
+        }
+        if let Some(unit) = &mut clock.unit
+            && *unit == 0
+        {
+            *unit = clock.now;
+        }
+        clock.now
+    }
+
+    /// Keeps an effect for those who take it from here.
+    fn keep(
         &mut self,
-        clock: &mut LogicalClock,
+        clock: &LogicalClock,
         slot: Option<SlotId>,
         db: DbIndex,
         call: OwnedArgs,
         state: Option<Box<State>>,
     ) {
-        clock.now = clock.now.max(self.clock) + 1;
-        self.clock = clock.now;
-        let unit = match &mut clock.unit {
-            None => clock.now,
-            Some(unit) => {
-                if *unit == 0 {
-                    *unit = clock.now;
-                }
-                *unit
-            }
-        };
+        let unit = clock.unit.unwrap_or(clock.now);
         let record = Record { clock: clock.now, unit, slot, db, call, state };
         let is_whole = slot.is_none() || is_of_whole_slot(&record.call);
         if !self.slots.is_empty() {

@@ -30,7 +30,33 @@ pub struct State {
 impl State {
     /// The calls that make the key, which is not there before the first.
     pub fn calls(&self) -> Calls<'_> {
-        Calls { state: self, next: Some(0), ends: self.deadline.is_some() }
+        self.calls_from(self.begin())
+    }
+
+    /// How far its calls are before the first.
+    pub fn begin(&self) -> Progress {
+        Progress { next: Some(0), ends: self.deadline.is_some() }
+    }
+
+    /// Its calls from a point on.
+    pub fn calls_from(&self, progress: Progress) -> Calls<'_> {
+        Calls { state: self, progress }
+    }
+}
+
+/// How far the calls of a [`State`] have been made.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Where the value goes on; none at its end.
+    next: Option<usize>,
+    /// The deadline is still to be told.
+    ends: bool,
+}
+
+impl Progress {
+    /// Whether there are no more.
+    pub fn is_done(self) -> bool {
+        self.next.is_none() && !self.ends
     }
 }
 
@@ -38,10 +64,14 @@ impl State {
 #[derive(Debug)]
 pub struct Calls<'s> {
     state: &'s State,
-    /// Where the value goes on; none at its end.
-    next: Option<usize>,
-    /// The deadline is still to be told.
-    ends: bool,
+    progress: Progress,
+}
+
+impl Calls<'_> {
+    /// How far they are.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
 }
 
 impl Iterator for Calls<'_> {
@@ -49,15 +79,15 @@ impl Iterator for Calls<'_> {
 
     fn next(&mut self) -> Option<OwnedArgs> {
         let State { key, value, deadline } = self.state;
-        if let Some(from) = self.next {
+        if let Some(from) = self.progress.next {
             let mut call = Call::new(value, key);
-            self.next = call.fill(value, from);
+            self.progress.next = call.fill(value, from);
             // The walk over a hash may find its end only when it is there.
             if call.count > 0 {
                 return Some(call.words);
             }
         }
-        let ms = deadline.filter(|_| std::mem::take(&mut self.ends))?;
+        let ms = deadline.filter(|_| std::mem::take(&mut self.progress.ends))?;
         Some(OwnedArgs::of(&[b"PEXPIREAT", key, ms.0.to_string().as_bytes()]))
     }
 }

@@ -79,6 +79,10 @@ pub struct Session {
     pub out: OutBuf,
     /// Bytes of the send that is under way; 0 if none is.
     pub sending_bytes: usize,
+    /// Logical time of what `out` may tell of: if that has to be on disk first, it waits.
+    pub unsynced: u64,
+    /// Output that waits until this time is on disk; `out` comes after it.
+    pub staged: Option<Box<(OutBuf, u64)>>,
     /// Its last send did not complete at once.
     pub slow: bool,
     /// Whether the kernel receives for it.
@@ -122,6 +126,8 @@ impl Session {
             apart: None,
             out: OutBuf::default(),
             sending_bytes: 0,
+            unsynced: 0,
+            staged: None,
             slow: false,
             receiving: false,
             stall: Stall::None,
@@ -318,17 +324,41 @@ impl Session {
         self.stall == Stall::None
             && !self.closing
             && !self.client.close_after_reply
-            && self.out.len() + self.sending_bytes < OUT_STALL_BYTES
+            && self.pending_out_bytes() < OUT_STALL_BYTES
             && self.tickets.len() + (self.direct_pending as usize) < IN_FLIGHT_MAX
     }
 
     /// Output that has not reached the socket.
     pub fn pending_out_bytes(&self) -> usize {
-        self.out.len() + self.sending_bytes
+        let staged_bytes = self.staged.as_ref().map_or(0, |staged| staged.0.len());
+        self.out.len() + self.sending_bytes + staged_bytes
+    }
+
+    /// Takes what may be sent if all up to this time is on disk. What may not be waits from now on:
+    /// then it is said until when.
+    #[inline]
+    pub fn take_durable(&mut self, durable: u64) -> Result<OutBuf, Option<u64>> {
+        if let Some(staged) = self.staged.take_if(|staged| staged.1 <= durable) {
+            return Ok(staged.0);
+        }
+        if self.staged.is_some() {
+            return Err(None);
+        }
+        if self.unsynced > durable {
+            self.staged = Some(Box::new((self.out.take_sendable(), self.unsynced)));
+            return Err(Some(self.unsynced));
+        }
+        Ok(self.out.take_sendable())
+    }
+
+    /// Whether there is output that is not being sent.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.staged.is_some()
     }
 
     /// Whether all that it asked has been answered and sent.
     pub fn is_drained(&self) -> bool {
-        self.is_settled() && self.out.is_empty() && self.sending_bytes == 0
+        self.is_settled() && !self.has_output() && self.sending_bytes == 0
     }
 }

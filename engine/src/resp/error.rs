@@ -125,6 +125,11 @@ impl CommandError {
     pub const SAME_OBJECT: Self = Self::fixed("ERR source and destination objects are the same");
     /// Memory is over the limit and nothing can be evicted.
     pub const OOM: Self = Self::fixed("OOM command not allowed when used memory > 'maxmemory'.");
+    /// The data is not loaded yet.
+    pub const LOADING: Self = Self::fixed("LOADING Redis is loading the dataset in memory");
+    /// BGREWRITEAOF while one runs.
+    pub const REWRITE_RUNS: Self =
+        Self::fixed("ERR Background append only file rewriting already in progress");
     /// Not authenticated.
     pub const NO_AUTH: Self = Self::fixed("NOAUTH Authentication required.");
     /// Wrong name or password.
@@ -405,6 +410,13 @@ impl CommandError {
     /// A slot that another server serves.
     pub fn moved(slot: crate::units::SlotId, to: &str) -> Self {
         Self::owned(format!("MOVED {slot} {to}"))
+    }
+
+    /// A write, or PING, while the append log cannot be written.
+    pub fn misconf_log(error: &std::io::Error) -> Self {
+        let text = error.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        Self::owned(format!("MISCONF Errors writing to the AOF file: {text}"))
     }
 
     /// A slot that nobody is known to serve.

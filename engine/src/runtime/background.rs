@@ -3,8 +3,10 @@
 
 use crate::commands::ctx::Shards;
 use crate::commands::dispatch;
+use crate::gates::Gate;
 use crate::net::session::Stall;
 use crate::observe::latency::Event;
+use crate::persist::desk::Wish;
 use crate::runtime::pubsub::is_over_limit;
 use crate::runtime::ring::Token;
 use crate::runtime::turn::Core;
@@ -154,7 +156,8 @@ impl Core {
             // Borrowed: in the next turn.
             return;
         };
-        let active = self.node.config.active_expire();
+        // What is being loaded says itself what has expired.
+        let active = self.node.config.active_expire() && !self.log.replay.is_under_way();
         loop {
             let mut more = false;
             if active {
@@ -199,6 +202,9 @@ impl Core {
             self.node.sample_rates(self.now);
         }
         self.close_idle_clients();
+        if self.id.0 == 0 {
+            self.rewrite_grown_log();
+        }
         if let Some(shard) = &mut self.held[self.id.index()]
             && !shard.watches.is_empty()
         {
@@ -206,9 +212,24 @@ impl Core {
         }
         if self.id.0 == 0 && self.background.balance_at <= self.now {
             self.background.balance_at = Ms(self.now.0 + BALANCE_EVERY_MS);
-            if self.node.config.slot_balance() && self.peers.core_count() > 1 {
+            let is_loading = self.node.gates.is_closed(Gate::Loading);
+            if self.node.config.slot_balance() && self.peers.core_count() > 1 && !is_loading {
                 self.balance();
             }
+        }
+    }
+
+    /// Has the append log rewritten once it has grown by so much.
+    fn rewrite_grown_log(&self) {
+        let (config, log) = (&self.node.config, &self.node.log);
+        let percent = config.auto_aof_rewrite_percent();
+        if log.target() == 0 || percent == 0 || log.errno() != 0 || log.is_rewriting() {
+            return;
+        }
+        let (size, base) = log.sizes();
+        let growth = size.saturating_sub(base).saturating_mul(100) / base.max(1);
+        if size > config.auto_aof_rewrite_bytes_min() && growth >= percent {
+            log.wish(Wish::Rewrite);
         }
     }
 
@@ -323,7 +344,7 @@ impl Core {
         invariant!(slot.index() < SLOT_COUNT && from != to, "a slot moves to another shard");
         let mut shards = Shards::Many(&mut self.held);
         let (source, target) = shards.pair(from, to).expect("both doors are held");
-        source.give_slot(slot, target);
+        source.give_slot(slot, target, &mut self.logical);
         self.node.owners.give(slot, to);
     }
 }

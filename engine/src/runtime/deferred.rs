@@ -177,7 +177,7 @@ impl Core {
             if home == self.id {
                 self.take_woken(woken);
             } else {
-                self.post(home, Letter::Woken(woken));
+                self.post(home, Letter::Woken(woken, self.logical.tape.logged()));
             }
             if self.clock.ns_between(begun, self.clock.ticks()) > WAITERS_BUDGET_NS {
                 return;
@@ -194,6 +194,7 @@ impl Core {
             Woken::Served(call, reply) => {
                 if let Some(blocked) = self.take_blocked(token_of(&call), call.id) {
                     self.leave_other_queues(&call);
+                    self.log_concerns(token_of(&call).index);
                     self.complete(token_of(&call), blocked.target, reply);
                 }
             }

@@ -217,14 +217,16 @@ impl Core {
         let (db, protocol) = (session.client.db, session.client.protocol);
         let shards = Shards::Many(&mut self.held);
         let (node, id, now) = (self.node, self.id, self.now);
+        let logged = self.logical.tape.logged();
         let begun = self.clock.ticks();
         let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, command);
         ctx.protocol = protocol;
-        ctx.clock.begin_unit();
+        ctx.begin_unit();
         dispatch::run_data(command, &mut ctx, &args, &mut Reply::new(&mut session.out, protocol));
         ctx.clock.end_unit();
         let later = std::mem::take(&mut ctx.later);
         serve_ready(&mut ctx, &mut self.woken);
+        session.unsynced = session.unsynced.max(self.logical.tape.logged_since(logged));
         Self::flush_later(&mut self.flush, index, session);
         let token = Token { index, generation: session.generation };
         self.ring_for_scans();
@@ -415,6 +417,7 @@ impl Core {
         }
         let shards = Shards::Many(&mut self.held);
         let (node, id, now, db) = (self.node, self.id, self.now, call.db);
+        let logged = self.logical.tape.logged();
         let begun = self.clock.ticks();
         let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, call.command);
         ctx.protocol = call.protocol;
@@ -426,7 +429,7 @@ impl Core {
         } else {
             ctx.may_defer = call.stalls;
             ctx.words = call.stalls.then(|| Arc::clone(&call.words));
-            ctx.clock.begin_unit();
+            ctx.begin_unit();
             match std::mem::replace(&mut call.work, Work::Start) {
                 Work::Start => {
                     dispatch::run_data(call.command, &mut ctx, &args, &mut reply);
@@ -445,6 +448,8 @@ impl Core {
         }
         let later = std::mem::take(&mut ctx.later);
         serve_ready(&mut ctx, &mut self.woken);
+        let session = &mut self.sessions[index];
+        session.unsynced = session.unsynced.max(self.logical.tape.logged_since(logged));
         self.ring_for_scans();
         if call.command.spec.name == "exec" {
             self.show_call(call.token.index, call.command, &args);
@@ -619,6 +624,8 @@ impl Core {
             }
         }
         self.stats.note_call(call.command, call.ns, self.node.config.latency_tracking());
+        // Any of its slices may have logged something.
+        self.log_concerns(call.token.index);
         if call.ns >= self.node.slow_ns() {
             let client = &self.sessions[call.token.index as usize].client;
             let args = call.words.args();

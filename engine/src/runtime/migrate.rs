@@ -543,7 +543,7 @@ impl Core {
                 entry.peer = peer;
             }
         });
-        shard.drop_hidden(slot);
+        self.drop_hidden(shard, slot);
         self.node.cluster.note_change();
     }
 

@@ -1,5 +1,6 @@
 //! Pinned cores: each a thread with its ring, its turn, and mailboxes to the others.
 
+pub mod append;
 pub mod ask;
 pub mod background;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod outgoing;
 pub mod peers;
 pub mod pinned;
 pub mod pubsub;
+pub mod replay;
 pub mod requests;
 pub mod ring;
 pub mod sleep;
@@ -21,3 +23,4 @@ pub mod slots;
 pub mod stall;
 pub mod timer;
 pub mod turn;
+pub mod walk;

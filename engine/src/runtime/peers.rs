@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::pubsub::message::Message;
 use crate::runtime::ask::Answer;
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
+use crate::runtime::replay::Replay;
 use crate::runtime::sleep::SleepFlag;
 use crate::runtime::slots::{SlotDone, SlotJob};
 use crate::shard::batch::MailBatch;
@@ -63,8 +64,8 @@ pub enum Letter {
     SlotJob(Box<SlotJob>),
     /// What came of it.
     SlotDone(Box<SlotDone>),
-    /// A blocked call of yours has been served, or could be.
-    Woken(Woken),
+    /// A blocked call of yours has been served, or could be; logical time of what that did.
+    Woken(Woken, u64),
     /// Blocked calls that have ended, and which of their words are keys of yours that they still
     /// wait for.
     Ended(Vec<Registration>),
@@ -104,6 +105,8 @@ pub struct Seat {
     pub posts: Vec<Option<Post>>,
     /// Letters from the others, by core; an unused one from itself.
     pub letters: Vec<Receiver<Letter>>,
+    /// What it has to load.
+    pub replay: Replay,
 }
 
 impl Peers {
@@ -112,7 +115,10 @@ impl Peers {
         let core_count = cpus.len();
         let ids = || (0..core_count as u16).map(CoreId);
         let mut seats: Vec<Seat> = ids()
-            .map(|id| Seat { id, posts: ids().map(|_| None).collect(), letters: Vec::new() })
+            .map(|id| {
+                let posts = ids().map(|_| None).collect();
+                Seat { id, posts, letters: Vec::new(), replay: Replay::default() }
+            })
             .collect();
         let mut inboxes: Vec<Vec<Receiver<Box<MailBatch>>>> = ids().map(|_| Vec::new()).collect();
         for to in ids() {

@@ -12,10 +12,12 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use crate::commands::table::table;
 use crate::config::Config;
+use crate::gates::Gate;
 use crate::migrate::disk;
 use crate::node::Node;
 use crate::runtime::clock::Clock;
 use crate::runtime::peers::{Peers, Seat};
+use crate::runtime::replay;
 use crate::runtime::ring::Ring;
 use crate::runtime::turn::{Core, Listener};
 use crate::store::keyspace::seed_hash;
@@ -49,6 +51,8 @@ pub enum StartError {
     Ring(std::io::Error),
     /// What this server knew of its cluster cannot be used, or kept.
     Cluster(String),
+    /// No thread can be started.
+    Thread(std::io::Error),
     /// An executor does not start.
     Executor {
         /// The processor it was to be pinned to.
@@ -62,6 +66,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cluster(error) => f.write_str(error),
+            Self::Thread(error) => write!(f, "no thread can be started: {error}"),
             Self::Ring(error) => write!(f, "cannot create an io_uring ring: {error}"),
             Self::Executor { cpu, reason } => {
                 write!(f, "cannot start a core on processor {cpu}: {reason}")
@@ -101,13 +106,13 @@ pub fn start(options: Options) -> Result<Running, StartError> {
     let dir = node.config.dir();
     disk::load(&dir, &node.cluster).map_err(StartError::Cluster)?;
     node.open_slots();
-    let (peers, seats) = Peers::new(node, &options.cores, options.seed);
+    let (peers, mut seats) = Peers::new(node, &options.cores, options.seed);
     let peers: &'static Peers = Box::leak(Box::new(peers));
+    start_log(peers, &mut seats, options.seed).map_err(StartError::Thread)?;
     let saver = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
         disk::keep_saving(&dir, &node.cluster, || ring_all(peers));
     });
-    let saver =
-        saver.map_err(|error| StartError::Cluster(format!("no thread can be started: {error}")))?;
+    let saver = saver.map_err(StartError::Thread)?;
     node.cluster.set_saver(saver.thread().clone());
     let mut listeners = Some(options.listeners);
     let mut threads = Vec::with_capacity(count);
@@ -121,6 +126,33 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         threads.push(spawned?);
     }
     Ok(Running { node, peers, threads })
+}
+
+/// Starts the threads of the append log: one that keeps its files in order, and one that loads it, if
+/// it is on. Clients have to wait until that is done.
+fn start_log(peers: &'static Peers, seats: &mut [Seat], seed: u64) -> std::io::Result<()> {
+    let node = peers.node;
+    let place = node.config.log_place();
+    node.log.set_place(place.clone());
+    let now = || Clock::new().now();
+    let number = replay::numbers(seed ^ now().0 as u64);
+    let keeper = std::thread::Builder::new().name("log".to_owned());
+    let keeper = keeper.spawn(move || replay::keep(node, now, number, || ring_all(peers)))?;
+    node.log.set_keeper(keeper.thread().clone());
+    if node.config.appendonly() {
+        node.gates.set(Gate::Loading, true);
+        let (feeds, parts) = replay::feeds(seats.len());
+        seats.iter_mut().zip(parts).for_each(|(seat, part)| seat.replay = part);
+        let number = replay::numbers(seed ^ !(now().0 as u64));
+        let loader = std::thread::Builder::new().name("load".to_owned());
+        loader.spawn(move || {
+            if !replay::load(node, &place, feeds, now, number) {
+                peers.stop.store(true, Ordering::Relaxed);
+                ring_all(peers);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: usize) {
@@ -214,10 +246,15 @@ impl Running {
     }
 
     /// Waits until all cores have stopped.
-    pub fn join(self) {
+    ///
+    /// # Errors
+    /// Why the data could not be loaded.
+    pub fn join(self) -> Result<(), String> {
+        let node = self.node;
         for thread in self.threads {
             // A core that panicked has said so on the way.
             let _ = thread.join();
         }
+        node.log.failure().map_or(Ok(()), |why| Err(why.to_owned()))
     }
 }

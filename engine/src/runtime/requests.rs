@@ -235,6 +235,7 @@ impl Core {
     /// Runs the requests gathered for a held shard, on the bytes where they were received, as many as
     /// there is time for.
     fn run_here(&mut self, shard: &mut Shard, started: u64) {
+        self.logical.see(&shard.journal);
         let index = shard.id.index();
         let (mut requests, mut origins) = std::mem::take(&mut self.round.batches[index]);
         let mut runner = Runner {
@@ -263,6 +264,7 @@ impl Core {
             let args = chunk.args(&self.ring, &self.round.ranges[first..first + count]);
             let session = &mut self.sessions[origin.session as usize];
             let before = ticks;
+            let logged = runner.logical.tape.logged();
             let target = session.resolve(origin.target);
             let ran = match target {
                 Target::Direct => {
@@ -290,6 +292,9 @@ impl Core {
                     runner.run(shard, request, &args, &mut self.round.trash, &mut ticks)
                 }
             };
+            if runner.logical.tape.logged() != logged {
+                session.unsynced = runner.logical.tape.logged();
+            }
             if ran != Ran::Replied {
                 let target = moved_target(session, target);
                 let origin = Origin { target, ..*origin };
@@ -319,6 +324,9 @@ impl Core {
     }
 
     fn run_mail(&mut self, batch: &mut MailBatch, shard: &mut Shard) {
+        self.logical.follow(batch.from, batch.sent);
+        self.logical.see(&shard.journal);
+        let logged = self.logical.tape.logged();
         let mut runner = Runner {
             node: self.node,
             core: self.id,
@@ -329,6 +337,8 @@ impl Core {
             woken: &mut self.woken,
         };
         batch.run(&mut runner, shard);
+        let now_logged = self.logical.tape.logged();
+        batch.logged = if now_logged == logged { 0 } else { now_logged };
     }
 
     /// Runs requests for the own shard: those that waited for it, then those that others mailed, until
@@ -403,9 +413,10 @@ impl Core {
     }
 
     /// Mails requests to the core that holds a shard; if it has let go meanwhile, runs them here.
-    fn mail_requests(&mut self, id: ShardId, batch: Box<MailBatch>) {
+    fn mail_requests(&mut self, id: ShardId, mut batch: Box<MailBatch>) {
         let index = id.index();
         self.stats.mail_requests.add(batch.requests.len() as u64);
+        (batch.from, batch.sent) = (self.id, self.logical.tape.logged());
         self.mailed[index] += 1;
         let late = &mut self.late_requests[index];
         if !late.is_empty() {
@@ -456,6 +467,8 @@ impl Core {
     pub(super) fn deliver_replies(&mut self, mut batch: Box<MailBatch>) {
         let mut from = (0, 0);
         let slow_ns = self.node.slow_ns();
+        // If others have run it: this core follows from that, and so does what comes next.
+        let unsynced = if batch.logged == 0 { 0 } else { self.logical.tape.logged() + 1 };
         for i in 0..batch.ends.len() {
             let (to, ran) = batch.ends[i];
             let left = if ran == Ran::Left { batch.left.pop_front() } else { None };
@@ -467,6 +480,7 @@ impl Core {
                 .filter(|s| s.generation == token.generation)
             {
                 let target = session.resolve(origin.target);
+                session.unsynced = session.unsynced.max(unsynced);
                 if ran != Ran::Replied {
                     let target = moved_target(session, target);
                     let words = batch.args(i).to_owned();

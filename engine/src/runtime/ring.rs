@@ -51,6 +51,8 @@ const OP_BELL: u64 = 4;
 const OP_CANCEL: u64 = 5;
 const OP_BELL_SENT: u64 = 6;
 const OP_CONNECT: u64 = 7;
+const OP_WRITE: u64 = 8;
+const OP_FLUSH: u64 = 9;
 
 const fn pack(op: u64, index: u32, generation: u32) -> u64 {
     op << 56 | (generation as u64 & 0x00ff_ffff) << 32 | index as u64
@@ -112,6 +114,31 @@ pub enum Event {
     },
     /// Another core rang.
     Doorbell,
+    /// A write to a file has ended.
+    Written {
+        /// The caller's number of it.
+        id: u64,
+        /// Bytes that were written, or minus an errno.
+        result: i32,
+        /// What was to be written.
+        bytes: Vec<u8>,
+    },
+    /// A flush of a file has ended.
+    Flushed {
+        /// The caller's number of it, or of the write that it belongs to.
+        id: u64,
+        /// 0, or minus an errno.
+        result: i32,
+    },
+}
+
+/// A write to a file, or a flush, under way.
+#[derive(Debug)]
+struct FileOp {
+    id: u64,
+    bytes: Vec<u8>,
+    /// Completions that are still to come.
+    left: u8,
 }
 
 /// A connection being made: what the kernel reads until it is there.
@@ -143,6 +170,7 @@ pub struct Ring {
     buffers: Buffers,
     outgoing: Slab<Box<Outgoing>>,
     dialling: Slab<Box<Dialling>>,
+    file_ops: Slab<FileOp>,
     backlog: Vec<squeue::Entry>,
     /// Sends pushed since the last submission that should complete within it.
     prompt_sends: usize,
@@ -174,6 +202,7 @@ impl Ring {
             buffers,
             outgoing: Slab::new(),
             dialling: Slab::new(),
+            file_ops: Slab::new(),
             backlog: Vec::new(),
             prompt_sends: 0,
             enters: 0,
@@ -272,6 +301,42 @@ impl Ring {
         self.push(entry.user_data(user_data));
     }
 
+    /// Writes all of `bytes` to a file at an offset; [`Event::Written`] gives them back. With `flush`,
+    /// the file's data is flushed when they are written: [`Event::Flushed`] follows in any case.
+    pub fn write_file(&mut self, id: u64, fd: RawFd, at: u64, bytes: Vec<u8>, flush: bool) {
+        let index = self.file_ops.insert(FileOp { id, bytes, left: 1 + u8::from(flush) });
+        let bytes = &self.file_ops[index].bytes;
+        // At most 1 GiB at once: lengths are 32 bits wide, results 31.
+        let len = bytes.len().min(1 << 30) as u32;
+        let write = opcode::Write::new(Fd(fd), bytes.as_ptr(), len)
+            .offset(at)
+            .build()
+            .user_data(pack(OP_WRITE, index as u32, 0));
+        if flush {
+            let write = write.flags(squeue::Flags::IO_LINK);
+            self.push_linked(write, flush_entry(fd, index));
+        } else {
+            self.push(write);
+        }
+    }
+
+    /// Flushes a file's data; [`Event::Flushed`] follows.
+    pub fn flush_file(&mut self, id: u64, fd: RawFd) {
+        let index = self.file_ops.insert(FileOp { id, bytes: Vec::new(), left: 1 });
+        self.push(flush_entry(fd, index));
+    }
+
+    /// Notes that a completion of a file's operation has come. Its number.
+    fn file_op_done(&mut self, index: usize) -> Option<u64> {
+        let op = self.file_ops.get_mut(index)?;
+        let id = op.id;
+        op.left -= 1;
+        if op.left == 0 {
+            self.file_ops.remove(index);
+        }
+        Some(id)
+    }
+
     /// Rings another core.
     pub fn ring_doorbell(&mut self, doorbell_fd: RawFd) {
         let entry = opcode::MsgRingData::new(Fd(doorbell_fd), 0, pack(OP_BELL, 0, 0), None)
@@ -285,8 +350,8 @@ impl Ring {
         if !self.backlog.is_empty() {
             return self.backlog.push(entry);
         }
-        // SAFETY: buffers that the entry points to belong to `self.outgoing` or `self.buffers`,
-        // which keep them in place until the completion has been reaped; descriptors that were
+        // SAFETY: buffers that the entry points to belong to `self.outgoing`, `self.file_ops` or
+        // `self.buffers`, which keep them in place until the completion has been reaped; descriptors that were
         // closed meanwhile make the kernel answer with an error.
         if unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.backlog.push(entry);
@@ -298,7 +363,8 @@ impl Ring {
         if self.backlog.is_empty() {
             // SAFETY: as in `push`; what a connection's entries point to belongs to `self.dialling`
             // until its completion has been reaped, which comes after that of its deadline or
-            // cancels it. Either both are pushed or none.
+            // cancels it; the bytes of a write belong to `self.file_ops` until its own completion
+            // has been reaped. Either both are pushed or none.
             if unsafe { self.uring.submission().push_multiple(&[first.clone(), second.clone()]) }
                 .is_ok()
             {
@@ -416,6 +482,18 @@ impl Ring {
                     }
                 }
                 OP_BELL => events.push(Event::Doorbell),
+                OP_WRITE => {
+                    let op = self.file_ops.get_mut(index as usize);
+                    let bytes = op.map(|op| std::mem::take(&mut op.bytes)).unwrap_or_default();
+                    if let Some(id) = self.file_op_done(index as usize) {
+                        events.push(Event::Written { id, result, bytes });
+                    }
+                }
+                OP_FLUSH => {
+                    if let Some(id) = self.file_op_done(index as usize) {
+                        events.push(Event::Flushed { id, result });
+                    }
+                }
                 _ => {}
             }
         }
@@ -449,6 +527,14 @@ impl Ring {
     pub fn sends_under_way(&self) -> usize {
         self.outgoing.len()
     }
+}
+
+fn flush_entry(fd: RawFd, index: usize) -> squeue::Entry {
+    opcode::Fsync::new(Fd(fd)).flags(io_uring::types::FsyncFlags::DATASYNC).build().user_data(pack(
+        OP_FLUSH,
+        index as u32,
+        0,
+    ))
 }
 
 /// The pieces of a reply from byte `skip` on.
@@ -627,6 +713,35 @@ mod tests {
         assert_eq!(dial(), (TOKEN, 0));
         drop(listener);
         assert_eq!(dial(), (TOKEN, libc::ECONNREFUSED));
+    }
+
+    #[test]
+    fn write_of_a_file_gives_its_bytes_back_and_is_flushed() {
+        let mut ring = Ring::new().expect("io_uring is allowed");
+        let path = std::env::temp_dir().join(format!("cordis-ring-{}", std::process::id()));
+        let file = std::fs::File::create(&path).expect("the folder for temporary files is there");
+        ring.write_file(7, file.as_raw_fd(), 3, b"hello".to_vec(), true);
+        ring.flush_file(8, file.as_raw_fd());
+        let (mut seen, mut flushed) = (None, Vec::new());
+        let mut events = Vec::new();
+        while seen.is_none() || flushed.len() < 2 {
+            ring.submit(1, Duration::from_secs(10)).expect("the ring works");
+            ring.reap(&mut events);
+            assert!(!events.is_empty(), "nothing ends");
+            for event in events.drain(..) {
+                match event {
+                    Event::Written { id, result, bytes } => seen = Some((id, result, bytes)),
+                    Event::Flushed { id, result } => flushed.push((id, result)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        flushed.sort_unstable();
+        assert_eq!(seen, Some((7, 5, b"hello".to_vec())));
+        assert_eq!(flushed, [(7, 0), (8, 0)]);
+        assert!(ring.file_ops.is_empty());
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"\0\0\0hello");
+        std::fs::remove_file(&path).expect("it is ours");
     }
 
     #[test]

@@ -179,6 +179,12 @@ impl Core {
         result
     }
 
+    /// Frees the keys of a slot that are out of sight, and tells the log that they are gone.
+    pub(super) fn drop_hidden(&mut self, shard: &mut Shard, slot: SlotId) {
+        shard.drop_hidden(slot);
+        shard.journal.emit_cleared(&mut self.logical, slot);
+    }
+
     /// Wakes the cores that hold requests back.
     fn wake_holders(&mut self) {
         // Ordering: the change before the look at who holds something: see `slots_ready`.
@@ -267,7 +273,7 @@ impl Core {
             return;
         }
         if matches!(state, SlotState::Importing | SlotState::Ready) {
-            shard.drop_hidden(slot);
+            self.drop_hidden(shard, slot);
         }
         if state.is_visible() && wanted.state == SlotState::Away && key_count > 0 {
             tracing::warn!(
@@ -303,7 +309,7 @@ impl Core {
                 .collect()
         };
         for slot in slots {
-            shard.drop_hidden(slot);
+            self.drop_hidden(shard, slot);
             self.change_slot(shard, slot, |entry| {
                 entry.target.step(TargetEvent::Cancel);
                 entry.state = SlotState::Away;
@@ -493,7 +499,7 @@ impl Core {
         };
         let (action, reply) = self.change_slot(shard, job.slot, step);
         if action == TargetAction::Clear {
-            shard.drop_hidden(job.slot);
+            self.drop_hidden(shard, job.slot);
             self.node.cluster.note_change();
         }
         answer_of(reply)
@@ -561,7 +567,7 @@ impl Core {
             (action, reply)
         });
         if action == TargetAction::Clear {
-            shard.drop_hidden(job.slot);
+            self.drop_hidden(shard, job.slot);
         }
         if action == TargetAction::Activate
             && let Some(inbound) = self.node.cluster.lock().inbound.get_mut(&move_id)
@@ -600,7 +606,7 @@ impl Core {
             (action, reply)
         });
         if action == TargetAction::Clear {
-            shard.drop_hidden(job.slot);
+            self.drop_hidden(shard, job.slot);
             self.node.cluster.note_change();
         }
         answer_of(reply).map(|()| Done::Ok)
@@ -689,6 +695,7 @@ impl Core {
             && !is_named
             && session.is_settled()
             && session.sending_bytes == 0
+            && session.staged.is_none()
             && !session.in_flush
     }
 
@@ -699,6 +706,8 @@ impl Core {
         session.version = self.node.owners.version();
         session.generation = self.next_generation();
         session.in_flush = false;
+        // Nothing waits for the disk of the core before: it would not be here.
+        session.unsynced = 0;
         let index = self.sessions.insert(session) as u32;
         let token = self.token(index);
         let session = &mut self.sessions[index as usize];

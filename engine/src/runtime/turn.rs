@@ -15,11 +15,13 @@ use crate::commands::blocking::Woken;
 use crate::commands::ctx::HeldSet;
 use crate::commands::session_ctx::Micros;
 use crate::journal::LogicalClock;
+use crate::journal::tape::Tape;
 use crate::net::client::ClientState;
 use crate::net::session::{OUT_KEEP_BYTES, Session, Stall};
 use crate::node::{CoreStats, Node};
 use crate::resp::error::CommandError;
 use crate::resp::reply::{OutBuf, Reply};
+use crate::runtime::append::AppendLog;
 use crate::runtime::ask::{Ask, Questions};
 use crate::runtime::clock::Clock;
 use crate::runtime::deferred::Waiting;
@@ -149,6 +151,8 @@ pub struct Core {
     pub(super) moves: Moves,
     /// Moves of keys by the original's commands.
     pub(super) dialect: Dialect,
+    /// The log of what it does.
+    pub(super) log: AppendLog,
     pub(super) asks: Slab<Ask>,
     pub(super) answering: Questions,
     pub(super) alarms: TimerWheel<Alarm>,
@@ -187,6 +191,7 @@ impl Core {
         let now = clock.now();
         let mut logical = LogicalClock::default();
         logical.outbox.micros = Some(Micros::Clock(Clock::now_us));
+        logical.tape = Tape::of(seat.id);
         Ok(Self {
             id: seat.id,
             node: peers.node,
@@ -222,6 +227,7 @@ impl Core {
             desk: SlotDesk::default(),
             moves: Moves::default(),
             dialect: Dialect::default(),
+            log: AppendLog::new(seat.replay),
             asks: Slab::new(),
             answering: Questions::new(),
             alarms: TimerWheel::new(now),
@@ -266,6 +272,7 @@ impl Core {
         self.reap();
         self.timer.end(Step::Reap);
         self.take_own_shard();
+        self.step_replay();
         self.read_letters();
         self.fire_alarms();
         self.settle_links();
@@ -303,6 +310,7 @@ impl Core {
         self.deliver_messages();
         self.post_messages();
         self.timer.end(Step::Background);
+        self.step_log();
         self.flush_outputs();
         self.links.flush(&mut self.ring);
         self.bury_sessions();
@@ -311,7 +319,7 @@ impl Core {
         self.ring_bells();
         self.timer.end(Step::Flush);
         self.timer.turn_ended(self.stats, self.node, self.now);
-        if self.stopping && self.is_drained() {
+        if self.stopping && self.is_drained() && self.is_log_closed() {
             self.ring.submit(0, Duration::ZERO)?;
             return Ok(false);
         }
@@ -360,6 +368,7 @@ impl Core {
             || self.moves.has_work()
             || self.slots_ready()
             || self.dialect.has_work()
+            || self.log.has_work()
             || self.late_requests.iter().any(|late| !late.is_empty())
             || self.late_letters.iter().any(|late| !late.is_empty())
     }
@@ -382,7 +391,7 @@ impl Core {
         for due in [self.links.next_deadline(), self.moves.next_at()].into_iter().flatten() {
             background = background.min(due);
         }
-        if let Some(at) = self.dialect.next_at() {
+        for at in [self.dialect.next_at(), self.log.next_at(self.now)].into_iter().flatten() {
             background = background.min(at);
         }
         Some(self.alarms.next_deadline().map_or(background, |alarm| alarm.min(background)))
@@ -399,6 +408,7 @@ impl Core {
         let guarded = &self.peers.shards[own];
         for _ in 0..DOOR_SPIN_COUNT {
             if let Some(held) = guarded.take_or_wait(self.id) {
+                self.logical.see(&held.journal);
                 self.held[own] = Some(held);
                 return;
             }
@@ -490,6 +500,7 @@ impl Core {
             while let Some(letter) = self.letters[from.index()].try_recv() {
                 match letter {
                     Letter::Replies(batch) => {
+                        self.logical.follow(from, batch.logged);
                         self.mailed[from.index()] -= 1;
                         self.deliver_replies(batch);
                     }
@@ -497,7 +508,10 @@ impl Core {
                     Letter::Session(session) => self.adopt_session(*session),
                     Letter::SlotJob(job) => self.take_job(*job),
                     Letter::SlotDone(done) => self.job_done(*done),
-                    Letter::Woken(woken) => self.take_woken(woken),
+                    Letter::Woken(woken, clock) => {
+                        self.logical.follow(from, clock);
+                        self.take_woken(woken);
+                    }
                     Letter::Ended(registrations) => self.ended.extend(registrations),
                     Letter::Published(messages) => self.take_messages(messages),
                     Letter::Ask { id, action } => self.be_asked(id, from, action),
@@ -579,6 +593,8 @@ impl Core {
                     self.accepted(listener, result, armed);
                 }
                 Event::Doorbell => {}
+                Event::Written { id, result, bytes } => self.log_written(id, result, bytes),
+                Event::Flushed { id, result } => self.log_flushed(id, result),
             }
         }
         self.events = events;
@@ -750,8 +766,16 @@ impl Core {
                 self.close(token, Some("output is over client-output-buffer-limit"));
                 continue;
             }
-            if session.sending_bytes == 0 && !session.out.is_empty() {
-                let buffer = session.out.take_sendable();
+            if session.sending_bytes == 0 && session.has_output() {
+                let buffer = match session.take_durable(self.log.watermark) {
+                    Ok(buffer) => buffer,
+                    Err(until) => {
+                        if let Some(until) = until {
+                            self.log.hold(until, token);
+                        }
+                        continue;
+                    }
+                };
                 session.sending_bytes = buffer.len();
                 let fd = session.fd.as_raw_fd();
                 // What comes next, of a reply that is written part by part, must not wait for others.
@@ -759,7 +783,7 @@ impl Core {
                 let prompt =
                     is_last && !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
                 self.ring.send(token, fd, buffer, prompt);
-            } else if session.out.is_empty() && session.sending_bytes == 0 {
+            } else if !session.has_output() && session.sending_bytes == 0 {
                 self.close_if_done(token);
             }
         }
@@ -782,7 +806,7 @@ impl Core {
             session.out = buffer;
         }
         let stalled = !session.tail.is_empty() && session.may_run();
-        let more = !session.out.is_empty();
+        let more = session.has_output();
         if more {
             let session = &mut self.sessions[token.index as usize];
             Self::flush_later(&mut self.flush, token.index, session);

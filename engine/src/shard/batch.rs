@@ -217,6 +217,12 @@ pub struct MailBatch {
     pub ends: Vec<((usize, usize), Ran)>,
     /// What those that have left work behind have left, in order.
     pub left: VecDeque<Box<dyn LongOp>>,
+    /// Who sent it, and the logical time of what had been logged there.
+    pub from: CoreId,
+    /// See `from`.
+    pub sent: u64,
+    /// Logical time of the last that its requests have logged; 0 if they have logged nothing.
+    pub logged: u64,
 }
 
 /// Where in a session's output a reply belongs.
@@ -304,5 +310,6 @@ impl MailBatch {
         self.replies.clear(256 * 1024);
         self.ends.clear();
         self.left.clear();
+        self.logged = 0;
     }
 }

@@ -196,7 +196,8 @@ impl Shard {
     }
 
     /// Gives a slot with all that belongs to it to another shard.
-    pub fn give_slot(&mut self, slot: SlotId, to: &mut Self) {
+    pub fn give_slot(&mut self, slot: SlotId, to: &mut Self, clock: &mut LogicalClock) {
+        self.journal.hand_to(&mut to.journal, clock);
         for db in (0..DATABASES_MAX).map(|i| DbIndex(i as u8)) {
             if let Some(part) = take_part(&mut self.hidden, db, slot) {
                 let bytes = part.table.heap_bytes() as i64;

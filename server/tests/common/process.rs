@@ -159,6 +159,54 @@ impl Process {
         });
     }
 
+    /// Kills it, as a loss of power would, but for what the kernel holds.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a child that was not waited for can be killed");
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on these many processors, with flags of these values in the place of what they
+    /// were. It has ended. `Err` is what it printed.
+    pub(crate) fn start_again(
+        &mut self,
+        core_count: usize,
+        flags: &[(&str, &str)],
+    ) -> Result<(), String> {
+        let mut command = Command::new(self.command.get_program());
+        let cores = cores(core_count);
+        let mut flags: Vec<(&str, &str)> =
+            [("--cores", cores.as_str())].into_iter().chain(flags.iter().copied()).collect();
+        let mut old = self.command.get_args();
+        while let (Some(flag), Some(value)) = (old.next(), old.next()) {
+            let new = flags.iter().position(|(name, _)| flag == *name);
+            match new.map(|index| flags.remove(index)) {
+                Some((name, value)) => command.args([name, value]),
+                None => command.arg(flag).arg(value),
+            };
+        }
+        flags.iter().for_each(|(name, value)| _ = command.args([name, value]));
+        self.command = command;
+        // Connections of the one before may hold the port for a moment.
+        eventually(START_LIMIT, "its port is free", || {
+            let log = fs::File::create(self.folder.join("output")).expect("its folder is there");
+            let errors = log.try_clone().expect("an open file has a second handle");
+            self.command.stdin(Stdio::null()).stdout(log).stderr(errors);
+            self.child = self.command.spawn().expect("it could be started before");
+            let is_ready = self.is_ready();
+            let output = self.output();
+            match is_ready {
+                true => Some(Ok(())),
+                false if output.contains("is in use") => None,
+                false => Some(Err(output)),
+            }
+        })
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         let pid = Pid::from_child(&self.child);

@@ -116,6 +116,7 @@ fn config_set(ctx: &mut SessionCtx<'_>, args: &Args<'_>, reply: &mut Reply<'_>) 
     let words: Vec<&[u8]> = args.iter_from(2).collect();
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     ctx.node.config.set_all(&pairs).map_err(|error| CommandError::of_config(&error))?;
+    ctx.node.follow_config();
     reply.ok();
     Ok(())
 }

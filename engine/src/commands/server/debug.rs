@@ -512,7 +512,7 @@ fn move_slot(ctx: &mut Ctx<'_>, slot: SlotId, to: ShardId) {
     }
     let (source, target) =
         ctx.shards.pair(from, to).expect("a call on all slots holds every shard");
-    source.give_slot(slot, target);
+    source.give_slot(slot, target, ctx.clock);
     ctx.node.owners.give(slot, to);
 }
 

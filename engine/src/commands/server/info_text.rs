@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 use crate::commands::server::info::Section;
 use crate::commands::server::memory::{MemoryFacts, ratio};
 use crate::commands::table::{Command, table};
+use crate::gates::Gate;
 use crate::metrics::histogram::Histogram;
 use crate::node::{CommandStats, Node};
+use crate::persist::desk::CoreLog;
 use crate::pubsub::Kind;
 use crate::shard::evict::access;
 use crate::sys::usage;
@@ -75,7 +77,7 @@ pub(super) fn section(section: Section, node: &Node, now: Ms, page: &mut Page) {
         Section::Server => server(node, now, page),
         Section::Clients => clients(node, page),
         Section::Memory => memory(node, page),
-        Section::Persistence => persistence(node, page),
+        Section::Persistence => persistence(node, now, page),
         Section::Stats => stats(node, page),
         Section::Replication => replication(node, page),
         Section::Cpu => cpu(page),
@@ -223,14 +225,9 @@ fn memory_ratios(facts: &MemoryFacts, page: &mut Page) {
     pair("mem_fragmentation", "ratio", facts.resident, facts.used);
 }
 
-fn persistence(node: &Node, page: &mut Page) {
-    page.zeros(&[
-        "loading",
-        "async_loading",
-        "current_cow_peak",
-        "current_cow_size",
-        "current_cow_size_age",
-    ]);
+fn persistence(node: &Node, now: Ms, page: &mut Page) {
+    page.field("loading", u8::from(node.gates.is_closed(Gate::Loading)));
+    page.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     page.field("current_fork_perc", "0.00");
     page.zeros(&[
         "current_save_keys_processed",
@@ -247,16 +244,36 @@ fn persistence(node: &Node, page: &mut Page) {
         "rdb_last_cow_size",
         "rdb_last_load_keys_expired",
         "rdb_last_load_keys_loaded",
-        "aof_enabled",
-        "aof_rewrite_in_progress",
-        "aof_rewrite_scheduled",
     ]);
-    page.field("aof_last_rewrite_time_sec", -1);
-    page.field("aof_current_rewrite_time_sec", -1);
-    page.field("aof_last_bgrewrite_status", "ok");
-    page.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    page.field("aof_last_write_status", "ok");
+    append_log(node, now, page);
+}
+
+/// The log of writes, as Redis tells of its AOF.
+fn append_log(node: &Node, now: Ms, page: &mut Page) {
+    let rewrites = node.log.rewrites();
+    let is_on = node.log.target() != 0;
+    let current = rewrites.begun.map_or(-1, |begun| (now.0 - begun.0).max(0) / 1000);
+    let status = |is_good: bool| if is_good { "ok" } else { "err" };
+    page.field("aof_enabled", u8::from(node.log.is_wanted()));
+    page.field("aof_rewrite_in_progress", u8::from(rewrites.begun.is_some()));
+    page.field("aof_rewrite_scheduled", 0);
+    page.field("aof_last_rewrite_time_sec", rewrites.last_seconds.unwrap_or(-1));
+    page.field("aof_current_rewrite_time_sec", current);
+    page.field("aof_last_bgrewrite_status", status(!rewrites.has_failed));
+    page.field("aof_rewrites", rewrites.count);
+    page.field("aof_rewrites_consecutive_failures", rewrites.failed_count);
+    page.field("aof_last_write_status", status(node.log.errno() == 0));
     page.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if is_on {
+        let (size, base) = node.log.sizes();
+        let sum = |gauge: fn(&CoreLog) -> i64| node.log.cores.iter().map(gauge).sum::<i64>();
+        page.field("aof_current_size", size);
+        page.field("aof_base_size", base);
+        page.field("aof_pending_rewrite", 0);
+        page.field("aof_buffer_length", sum(|core| core.waiting_bytes.get()));
+        page.field("aof_pending_bio_fsync", sum(|core| core.flushes.get()));
+        page.field("aof_delayed_fsync", sum(|core| core.late_flushes.get() as i64));
+    }
 }
 
 fn stats(node: &Node, page: &mut Page) {

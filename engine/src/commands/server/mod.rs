@@ -1,6 +1,7 @@
 //! The server family: what concerns the process as a whole. One file per container; each has its
 //! specs on top.
 
+pub mod append;
 pub mod config;
 pub mod debug;
 pub mod digest;

@@ -94,7 +94,7 @@ fn slotsmgrt_exec_wrapper(
     reply.array(2);
     reply.int(verdict::DONE);
     let spec = ctx.spec;
-    ctx.clock.begin_unit();
+    ctx.begin_unit();
     txn::run(ctx, client, command, &inner, reply);
     ctx.clock.end_unit();
     // The wrapped call has settled its own effects; the wrapper has none.

@@ -368,7 +368,7 @@ impl Core {
             let (node, id, now) = (self.node, self.id, self.now);
             let shards = Shards::One(&mut held);
             let mut ctx = dispatch::ctx(node, id, shards, &mut self.logical, now, db, command);
-            ctx.clock.begin_unit();
+            ctx.begin_unit();
             let result = visit(&mut ctx);
             ctx.clock.end_unit();
             result
