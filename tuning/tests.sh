@@ -344,9 +344,8 @@ test_units() {
     echo "skipped systemd-analyze: not installed"
     return
   fi
-  run systemd-analyze verify --man=no "$scratch/cordis-server@.service" \
-    "$scratch/cordis-tuning.service"
-  expect_no_line '(cordis-server@|cordis-tuning).*(Unknown|Failed|Invalid|nvalid argument|gnoring)'
+  run systemd-analyze verify --man=no "$scratch"/cordis-{server@,proxy@,control,tuning}.service
+  expect_no_line 'cordis-(server@|proxy@|control|tuning).*(Unknown|Failed|Invalid|nvalid argument|gnoring)'
 }
 
 main() {

@@ -81,11 +81,7 @@ impl Proxy {
         })?;
         let admin = Target::loopback(admin_port);
         daemon.wait_for(&admin)?;
-        let map = map(backends, kind);
-        let reply = Link::open(&admin)?.call(&["MAP", "SET", &map])?;
-        if let Value::Error(text) = reply {
-            return Err(Fault::failed(format!("the proxy refuses its map: {text}")));
-        }
+        set_map(&admin, &map(backends, kind))?;
         Self::ready(daemon, port)
     }
 
@@ -105,15 +101,27 @@ impl Proxy {
     }
 }
 
-fn flags(pairs: &[(&str, String)]) -> Vec<String> {
+/// Gives a proxy its map.
+///
+/// # Errors
+/// It is not there, or refuses it.
+pub(crate) fn set_map(admin: &Target, map: &str) -> Result<(), Fault> {
+    match Link::open(admin)?.call(&["MAP", "SET", map])? {
+        Value::Error(text) => Err(Fault::failed(format!("the proxy refuses its map: {text}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Flags and their values as words of a command line.
+pub(crate) fn flags(pairs: &[(&str, String)]) -> Vec<String> {
     pairs.iter().flat_map(|(name, value)| [(*name).to_owned(), value.clone()]).collect()
 }
 
 /// The product of the maps made here.
-const PRODUCT: &str = "bench";
+pub(crate) const PRODUCT: &str = "bench";
 
 /// A map in which servers share the slots evenly, one group each.
-fn map(backends: &[u16], kind: &str) -> String {
+pub(crate) fn map(backends: &[u16], kind: &str) -> String {
     let count = backends.len();
     let groups = backends.iter().enumerate().map(|(at, port)| {
         json!({ "id": at + 1, "servers": [{ "addr": format!("127.0.0.1:{port}"), "kind": kind }] })

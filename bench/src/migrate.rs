@@ -2,7 +2,7 @@
 //!
 //! Owns the options, the verdicts and the report. Its parts: CPU time of the proxy (`cost`), the
 //! latency of one hop (`hop`), slots that move with and without load, and a cluster at rest
-//! (`moves`).
+//! (`moves`), a server that is a proxy too (`fused`).
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use crate::report::{self, Setting, Spread};
 use crate::workload::WorkloadSpec;
 
 mod cost;
+mod fused;
 mod hop;
 mod moves;
 
@@ -34,9 +35,11 @@ enum Part {
     Move,
     /// CPU time of a cluster at rest
     Idle,
+    /// CPU time of a server per request, by the port of the proxy within it
+    Fused,
 }
 
-const PARTS: [Part; 4] = [Part::Proxy, Part::Hop, Part::Move, Part::Idle];
+const PARTS: [Part; 5] = [Part::Proxy, Part::Hop, Part::Move, Part::Idle, Part::Fused];
 /// Keys behind a proxy, and the size of their values.
 const KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 64;
@@ -123,6 +126,7 @@ struct Report {
     moves: Vec<Check>,
     load: Option<moves::Load>,
     idle: Vec<Check>,
+    fused: Vec<Line>,
     /// Parts that could not be measured, and why.
     failures: Vec<String>,
 }
@@ -144,6 +148,7 @@ pub(crate) fn run(args: &MigrateArgs) -> Result<bool, Fault> {
         moves: Vec::new(),
         load: None,
         idle: Vec::new(),
+        fused: Vec::new(),
         failures: Vec::new(),
     };
     if is_wanted(Part::Proxy) {
@@ -163,6 +168,12 @@ pub(crate) fn run(args: &MigrateArgs) -> Result<bool, Fault> {
         (report.moves, report.load, report.idle) = (seen.moves, seen.load, seen.idle);
         report.failures.extend(seen.failures);
     }
+    if is_wanted(Part::Fused) {
+        match fused::measure(&bench) {
+            Ok(lines) => report.fused = lines,
+            Err(fault) => report.failures.push(format!("fused: {fault}")),
+        }
+    }
     let stem = stem(&parts);
     args.pair.publish(&report.setting, &stem, &text(&report), &report)?;
     Ok(report.failures.is_empty() && !(args.strict && is_over(&report)))
@@ -179,7 +190,7 @@ fn stem(parts: &[Part]) -> String {
 }
 
 fn is_over(report: &Report) -> bool {
-    let lines = report.proxy.iter().map(|line| line.verdict);
+    let lines = report.proxy.iter().chain(&report.fused).map(|line| line.verdict);
     let hops = report.hop.iter().map(|line| line.verdict);
     let checks = report.moves.iter().chain(&report.idle).map(|check| check.verdict);
     lines.chain(hops).chain(checks).any(|verdict| verdict == "OVER" || verdict == "n/a")
@@ -311,6 +322,15 @@ fn text(report: &Report) -> String {
     }
     if !report.idle.is_empty() {
         text.push_str(&format!("\nA cluster at rest\n\n{}", table(&report.idle)));
+    }
+    if !report.fused.is_empty() {
+        let rows: Vec<_> = report.fused.iter().map(|line| text_cells(line, 3)).collect();
+        text.push_str(&format!(
+            "\nA server that hosts a proxy, 50 clients, by the proxy's port. Peer: one without.\n\n\
+             {}\ncost: CPU us of the server per request, median and range of {repeats} runs\n",
+            report::table(&HEADER, &rows)
+        ));
+        report.fused.iter().flat_map(Line::notes).for_each(|note| text.push_str(&note));
     }
     if !report.failures.is_empty() {
         text.push_str(&format!("\nnot measured:\n{}\n", report.failures.join("\n")));

@@ -234,6 +234,9 @@ pub struct Op {
     /// Bytes that moves which are over have carried.
     #[serde(default)]
     pub bytes: u64,
+    /// The longest pause of a slot in moves which are over.
+    #[serde(default)]
+    pub pause_max_us: u64,
 }
 
 /// Something that happened.

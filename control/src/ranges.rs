@@ -90,7 +90,13 @@ impl SlotSet {
 
     /// The slots, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..SLOT_COUNT as u16).filter(|slot| self.contains(*slot))
+        (0..).zip(self.0).flat_map(|(at, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| word.trailing_zeros() as u16)?;
+                word &= word - 1;
+                Some(at * 64 + bit)
+            })
+        })
     }
 
     /// The slots as ranges, ascending.

@@ -23,7 +23,7 @@ use crate::store::file::FileStore;
 /// When the machine is told that time has passed, if nothing else has happened to it: while something
 /// is under way, and while nothing is.
 const TICK_BUSY: Duration = Duration::from_millis(20);
-const TICK_IDLE: Duration = Duration::from_millis(200);
+const TICK_IDLE: Duration = Duration::from_millis(500);
 /// Questions of sessions that wait for the machine.
 const ASKING_MAX: usize = 256;
 

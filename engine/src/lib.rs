@@ -15,6 +15,7 @@ pub mod net;
 pub mod node;
 pub mod observe;
 pub mod persist;
+pub mod process;
 pub mod pubsub;
 pub mod rdb;
 pub mod resp;

@@ -92,6 +92,8 @@ pub struct CoreStats {
     pub rejected_connections: Cell,
     /// Open client sessions.
     pub sessions: Gauge,
+    /// Open sessions of what shares the cores with the server.
+    pub guests: Gauge,
     /// Sessions closed because their output or query was over a budget.
     pub overflow_disconnections: Cell,
     /// Bytes received from and sent to clients.
@@ -132,6 +134,7 @@ impl CoreStats {
             connections: Cell::default(),
             rejected_connections: Cell::default(),
             sessions: Gauge::default(),
+            guests: Gauge::default(),
             overflow_disconnections: Cell::default(),
             net_in_bytes: Cell::default(),
             net_out_bytes: Cell::default(),

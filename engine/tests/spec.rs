@@ -305,7 +305,9 @@ fn calls_written_by_the_argument_tree_are_accepted_and_their_keys_found() {
             found.sort_unstable();
             assert!(found == want || unknown, "keys of {}: {found:?}", shown());
         }
-        let (mut words, _) = written(spec, &mut rng, 0);
+        // The shortest: forms that exclude each other need not be of one length.
+        let calls = (0..20).map(|_| written(spec, &mut rng, 0).0);
+        let mut words = calls.min_by_key(Vec::len).expect("there are some");
         words.pop();
         let is_excepted = is_excepted(ARITY_EXCEPTIONS, spec.name);
         assert!(!spec.arity.accepts(words.len()) || is_excepted, "{} takes too few", spec.name);

@@ -81,9 +81,13 @@ const BANS: &[Ban] = &[
             "cordis_engine::runtime",
             "cordis_engine::net",
             "cordis_engine::journal",
-            "cordis_proxy",
         ],
         why: "control uses slots, resp, metrics and units, and nothing else of the engine",
+    },
+    Ban {
+        within: "control/src/",
+        words: &["cordis_proxy", "cordis_engine::migrate"],
+        why: "control asks servers and proxies, it is not one: only its simulator knows their machines",
     },
     Ban { within: "server/", words: &["cordis_control"], why: "a server runs without control" },
 ];

@@ -115,7 +115,7 @@ impl Hub {
     /// Opens a link that belongs to one session. It ends with the session.
     ///
     /// # Errors
-    /// No more descriptors, or the backend has no address.
+    /// No more descriptors, or the backend has no address, or the session is about to end.
     pub fn dedicate(
         &mut self,
         owner: Token,
@@ -123,16 +123,40 @@ impl Hub {
         protocol: Protocol,
         dedicated: Dedicated,
     ) -> Result<LinkId, LinkError> {
+        if self.session(owner).is_none_or(|session| session.closing) {
+            return Err(LinkError::new("handle request, its client has left"));
+        }
         let index = self.dial(Lane { backend, index: 0 }, protocol)?;
         let link = &mut self.links[index as usize];
         link.owner = Some((owner, dedicated));
         link.is_dedicated = true;
-        Ok(LinkId { index, generation: link.generation })
+        let id = LinkId { index, generation: link.generation };
+        if let Some(session) = self.session(owner) {
+            session.links.push(id);
+        }
+        Ok(id)
     }
 
     /// Sends requests on a dedicated link. `done` gets the last of their `replies`; with none of them
-    /// it is never called: all that comes is unsolicited. Refusals are not looked at.
+    /// it is never called: all that comes is unsolicited. Refusals are not looked at. A reply that
+    /// takes longer than any may is an error, and the end of the link.
     pub fn send_on(&mut self, id: LinkId, db: u8, bytes: &[u8], replies: u16, done: Done) {
+        self.put_on_dedicated(id, db, bytes, (replies, false), done);
+    }
+
+    /// Sends a request on a dedicated link whose reply may take as long as it likes.
+    pub(crate) fn send_blocking_on(&mut self, id: LinkId, db: u8, bytes: &[u8], done: Done) {
+        self.put_on_dedicated(id, db, bytes, (1, true), done);
+    }
+
+    fn put_on_dedicated(
+        &mut self,
+        id: LinkId,
+        db: u8,
+        bytes: &[u8],
+        (replies, is_patient): (u16, bool),
+        done: Done,
+    ) {
         if self.link_of(id).is_none() {
             return done(self, Err(&LinkError::new("handle response, backend conn reset")));
         }
@@ -155,6 +179,7 @@ impl Hub {
                 replies,
                 replies_left: replies,
                 is_refused: false,
+                is_patient,
                 db,
             },
         );
@@ -172,19 +197,22 @@ impl Hub {
     /// Closes a dedicated link. Nobody is told; questions under way on it are answered with an error.
     pub fn close_link(&mut self, id: LinkId) {
         if let Some(link) = self.link_of(id) {
-            link.owner = None;
+            let owner = link.owner.take();
+            self.forget_link(owner, id);
             self.lose_link(id.index, &LinkError::new("handle response, backend conn reset"));
         }
     }
 
     /// Closes all links that belong to a session.
     pub(crate) fn close_links_of(&mut self, token: Token) {
-        let ids: Vec<LinkId> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.owner.is_some_and(|(owner, _)| owner == token))
-            .map(|(index, link)| LinkId { index: index as u32, generation: link.generation })
-            .collect();
-        ids.into_iter().for_each(|id| self.close_link(id));
+        let ids = self.session(token).map(|session| std::mem::take(&mut session.links));
+        ids.into_iter().flatten().for_each(|id| self.close_link(id));
+    }
+
+    /// A link belongs to its session no more.
+    pub(crate) fn forget_link(&mut self, owner: Option<(Token, Dedicated)>, id: LinkId) {
+        if let Some(session) = owner.and_then(|(owner, _)| self.session(owner)) {
+            session.links.retain(|link| *link != id);
+        }
     }
 }

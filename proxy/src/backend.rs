@@ -86,10 +86,14 @@ pub struct Backend {
     pub socket: Option<SocketAddr>,
     /// What it speaks.
     pub kind: ServerKind,
+    /// It is the server that hosts this proxy.
+    pub(crate) is_own: bool,
     /// Databases that it has, as far as is known.
     pub database_count: u8,
     /// What it has done.
     pub stats: Arc<BackendStats>,
+    /// It has refused to tell what servers tell each other.
+    pub(crate) is_distrustful: bool,
     /// Its cores, as far as each has a lane of its own.
     lane_count: u16,
     /// By protocol, then by lane.
@@ -146,8 +150,10 @@ impl Backends {
             addr: addr.to_owned(),
             socket: addr.parse().ok(),
             kind,
+            is_own: false,
             database_count: databases,
             stats: Arc::default(),
+            is_distrustful: false,
             lane_count: 1,
             links: [Vec::new(), Vec::new()],
         });

@@ -3,12 +3,15 @@
 //! moves meanwhile, its server ends the call with a refusal, and it goes to the new one for the time
 //! that is left.
 
+use std::sync::OnceLock;
+
 use cordis_engine::commands::session_ctx::SessionAction;
 use cordis_engine::resp::error::CommandError;
 use cordis_engine::resp::number::{format_g17, parse_f64};
 use cordis_engine::resp::reply::{OutBuf, Protocol, Reply};
 use cordis_engine::runtime::ring::Token;
-use cordis_engine::units::{Ms, SlotId};
+use cordis_engine::slots::hash::slot_of;
+use cordis_engine::units::{Ms, SLOT_COUNT, SlotId};
 
 use crate::asks::To;
 use crate::encode;
@@ -93,7 +96,7 @@ pub(crate) fn when_served(
     then: impl FnOnce(&mut Hub, Result<(), Vec<u8>>) + 'static,
 ) {
     let key = key_in(slot);
-    let request = encode::to_vec(&[b"EXISTS", &key]);
+    let request = encode::to_vec(&[b"EXISTS", key]);
     let done = move |hub: &mut Hub, answer: Result<&[u8], &LinkError>| {
         let answer = answer.map(drop).map_err(link_error_reply);
         then(hub, answer);
@@ -102,10 +105,26 @@ pub(crate) fn when_served(
 }
 
 /// A key of this slot.
-pub(crate) fn key_in(slot: u16) -> Vec<u8> {
-    let is_in = |key: &[u8]| cordis_engine::slots::hash::slot_of(key).index() == usize::from(slot);
-    let mut keys = (0u64..).map(|n| format!("cordis-proxy:{n}").into_bytes());
-    keys.find(|key| is_in(key)).expect("every slot has keys of this form")
+pub(crate) fn key_in(slot: u16) -> &'static [u8] {
+    // Cost: some ten thousand keys are tried at the first call, none at the others.
+    static KEYS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    &KEYS.get_or_init(key_per_slot)[usize::from(slot)]
+}
+
+fn key_per_slot() -> Vec<Vec<u8>> {
+    let mut keys = vec![Vec::new(); SLOT_COUNT];
+    let mut left = SLOT_COUNT;
+    let mut tried = (0u64..).map(|n| format!("cordis-proxy:{n}").into_bytes());
+    while left > 0
+        && let Some(key) = tried.next()
+    {
+        let place = &mut keys[slot_of(&key).index()];
+        if place.is_empty() {
+            *place = key;
+            left -= 1;
+        }
+    }
+    keys
 }
 
 // ---- blocking calls ----
@@ -186,7 +205,7 @@ fn wait(hub: &mut Hub, waiting: Waiting, timeout: Option<f64>) {
             served(hub, &waiting, &link_error_reply(error));
         }
     };
-    hub.send_on(link, db, &request, 1, Box::new(done));
+    hub.send_blocking_on(link, db, &request, Box::new(done));
 }
 
 /// Where the timeout of a blocking call is among its words.
@@ -276,30 +295,20 @@ fn drop_link(hub: &mut Hub, token: Token) {
     }
 }
 
-/// Closes links that have waited for a call for long, and subscribes where that is due. Called now
-/// and then.
-pub(crate) fn look_after(hub: &mut Hub) {
+/// Closes a session's link that has waited for a call for long, and subscribes where that is due.
+/// Called now and then for each session that has links.
+pub(crate) fn look_after(hub: &mut Hub, token: Token) {
     let now = hub.now();
-    let with_links: Vec<Token> = hub
-        .sessions()
-        .filter(|(_, session)| session.extra.is_some())
-        .map(|(token, _)| token)
-        .collect();
-    for token in with_links {
-        let Some(session) = hub.session(token) else {
-            continue;
-        };
-        let is_idle = !session.client.is_blocked
-            && state(session)
-                .blocked
-                .link
-                .as_ref()
-                .is_some_and(|l| now.0 - l.used_at.0 > LINK_IDLE_MS);
-        if is_idle {
-            drop_link(hub, token);
-        }
-        pubsub::look_after(hub, token);
+    let Some(session) = hub.session(token).filter(|session| session.extra.is_some()) else {
+        return;
+    };
+    let is_blocked = session.client.is_blocked;
+    let link = &state(session).blocked.link;
+    let is_idle = link.as_ref().is_some_and(|l| now.0 - l.used_at.0 > LINK_IDLE_MS);
+    if is_idle && !is_blocked {
+        drop_link(hub, token);
     }
+    pubsub::look_after(hub, token);
 }
 
 // ---- CLIENT UNBLOCK ----
@@ -365,10 +374,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_slot_has_a_key() {
-        for slot in [0, 1, 511, 1023] {
-            let found = cordis_engine::slots::hash::slot_of(&key_in(slot));
-            assert_eq!(found.index(), usize::from(slot));
+    fn every_slot_has_a_key_that_is_found_once() {
+        for slot in 0..SLOT_COUNT as u16 {
+            assert_eq!(slot_of(key_in(slot)).index(), usize::from(slot));
+            assert!(std::ptr::eq(key_in(slot), key_in(slot)));
         }
     }
 

@@ -9,18 +9,20 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cordis_engine::commands::args::ArgRange;
 use cordis_engine::commands::keys::FoundKey;
-use cordis_engine::commands::table::{CommandTable, table};
+use cordis_engine::commands::table::{Command, CommandTable, table};
 use cordis_engine::net::client::ClientState;
 use cordis_engine::resp::error::CommandError;
 use cordis_engine::resp::reply::{OutBuf, Reply};
 use cordis_engine::runtime::clock::Clock;
 use cordis_engine::runtime::ring::Token;
+use cordis_engine::runtime::tenant;
 use cordis_engine::slots::map::{ClusterMap, ServerKind};
 use cordis_engine::sys::socket;
 use cordis_engine::units::{CoreId, Ms, SlotId};
@@ -36,6 +38,7 @@ use crate::session::{OUT_KEEP_BYTES, Place, Session, Stall};
 use crate::settings::Settings;
 use crate::shared::{CoreStats, Shared};
 use crate::split::Gather;
+use crate::tenant::{OwnAddrs, commands_by_id};
 use crate::ways::Ways;
 
 /// Indexes of links begin here among the indexes of tokens; sessions are below.
@@ -46,8 +49,10 @@ pub(crate) const WAKE: Token = Token { index: LINK_INDEX - 1, generation: 0 };
 const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
 /// Sessions whose output is sent in one turn.
 const SENDS_PER_TURN_MAX: usize = 512;
-/// How often links and sessions are looked after.
+/// How often links and sessions are looked after, and how many of each at a time: more have their
+/// turn later.
 const CARE_EVERY_MS: i64 = 100;
+const CARE_COUNT_MAX: usize = 512;
 
 /// Something that the turn does for the hub.
 #[derive(Debug)]
@@ -84,6 +89,13 @@ pub struct Hub {
     /// Paused detours: when they go on.
     pub(crate) pauses: Vec<(Ms, u32)>,
     pub(crate) ops: Vec<Op>,
+    /// Where the server listens that hosts this proxy, if one does.
+    pub(crate) own: OwnAddrs,
+    /// What that server's core does for the hub.
+    pub(crate) host_ops: VecDeque<tenant::Op>,
+    /// Sessions of which nothing may be left here.
+    pub(crate) returning: Vec<Token>,
+    pub(crate) commands: Vec<&'static Command>,
     pub(crate) flush_sessions: Vec<u32>,
     pub(crate) flush_links: Vec<u32>,
     /// Sessions whose waiting input may be parsed again.
@@ -101,6 +113,9 @@ pub struct Hub {
     pub(crate) found: Vec<FoundKey>,
     scratch: OutBuf,
     care_at: Ms,
+    /// The sessions and the links that are looked after next.
+    care_sessions_from: usize,
+    pub(crate) care_links_from: usize,
     map: Arc<ClusterMap>,
     applied_epoch: u64,
     is_fenced: bool,
@@ -137,6 +152,10 @@ impl Hub {
             detours: Slab::new(),
             pauses: Vec::new(),
             ops: Vec::new(),
+            own: OwnAddrs::default(),
+            host_ops: VecDeque::new(),
+            returning: Vec::new(),
+            commands: commands_by_id(),
             flush_sessions: Vec::new(),
             flush_links: Vec::new(),
             resume: VecDeque::new(),
@@ -152,6 +171,8 @@ impl Hub {
             found: Vec::new(),
             scratch: OutBuf::default(),
             care_at: Ms(0),
+            care_sessions_from: 0,
+            care_links_from: 0,
             map,
             applied_epoch: 0,
             is_fenced: false,
@@ -194,13 +215,7 @@ impl Hub {
 
     /// All backends that serve slots, or still hold keys of some, each once.
     pub fn primaries(&self) -> Vec<BackendId> {
-        let mut all: Vec<BackendId> = SlotId::all()
-            .flat_map(|slot| [self.backend_of(slot), self.via_of(slot).map(|via| via.source)])
-            .flatten()
-            .collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+        self.routes.servers().collect()
     }
 
     /// The map that this core goes by.
@@ -227,10 +242,13 @@ impl Hub {
 
     /// Takes the place of a call's reply, which is filled later.
     pub fn reserve(&mut self, token: Token) -> Place {
-        let silent = self.session(token).is_none_or(|session| is_silent(&mut session.client));
         match self.session(token) {
-            Some(session) if !silent => Place { token, ticket: Some(session.reserve()) },
-            _ => Place { token, ticket: None },
+            Some(session) => {
+                let is_silent = is_silent(&mut session.client);
+                Place { token, ticket: session.reserve(), is_silent }
+            }
+            // Nobody is there to fill it for.
+            None => Place { token, ticket: 0, is_silent: true },
         }
     }
 
@@ -259,9 +277,8 @@ impl Hub {
 
     /// Fills the place of a reply with bytes.
     pub fn fill_raw(&mut self, place: Place, bytes: &[u8]) {
-        if let Some(ticket) = place.ticket {
-            self.deliver(place.token, ticket, bytes, true);
-        }
+        let bytes = if place.is_silent { &[][..] } else { bytes };
+        self.deliver(place.token, place.ticket, bytes, true);
     }
 
     /// Fills the place of a reply with an error of the proxy's own.
@@ -329,14 +346,19 @@ impl Hub {
         client.last_at = self.now;
         client.addr = socket::peer_name(&fd).into();
         client.laddr = socket::local_name(&fd).into();
-        self.generation = (self.generation + 1) & 0x00ff_ffff;
-        let mut session = Session::new(fd, self.generation, client);
+        let mut session = Session::new(Some(fd), self.next_generation(), client);
         session.receiving = true;
         let generation = session.generation;
         let index = self.sessions.insert(session) as u32;
         self.stats().sessions.add(1);
         self.stats().connections.add(1);
         self.ops.push(Op::Receive(Token { index, generation }, raw));
+    }
+
+    /// Tells the next session or link apart from all that had its index before.
+    pub(crate) fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & 0x00ff_ffff;
+        self.generation
     }
 
     /// Begins to close a session. It is gone when the kernel has let go of its socket.
@@ -351,8 +373,14 @@ impl Hub {
         if !session.closing {
             session.closing = true;
             session.extra = None;
-            // Ends the receive and a send that are under way.
-            socket::shutdown(&session.fd);
+            if let Some(fd) = &session.fd {
+                // Ends the receive and a send that are under way.
+                socket::shutdown(fd);
+            }
+            if let Some(guest) = session.hosted.as_ref().map(|hosted| hosted.guest) {
+                session.sending_bytes = 0;
+                self.close_hosted(guest, why);
+            }
             self.close_links_of(token);
         }
         self.remove_if_quiet(token);
@@ -433,9 +461,9 @@ impl Hub {
             && !session.receiving
             && !session.closing
             && !session.input_ended
+            && let Some(fd) = session.fd.as_ref().map(AsRawFd::as_raw_fd)
         {
             session.receiving = true;
-            let fd = session.fd.as_raw_fd();
             self.ops.push(Op::Receive(token, fd));
         }
     }
@@ -454,6 +482,7 @@ impl Hub {
             return self.close(token, None);
         }
         out.clear(OUT_KEEP_BYTES);
+        let is_hosted = session.hosted.is_some();
         let stalls = !session.tail.is_empty();
         if session.out.is_empty() {
             session.out = out;
@@ -462,6 +491,9 @@ impl Hub {
         }
         if stalls {
             self.resume.push_back(token);
+        }
+        if is_hosted {
+            self.returning.push(token);
         }
         self.close_if_done(token);
     }
@@ -484,7 +516,7 @@ impl Hub {
     }
 
     fn flush_session(&mut self, index: u32) {
-        let unanswered_max = self.settings.session_max_pipeline;
+        let (now, unanswered_max) = (self.now, self.settings.session_max_pipeline);
         let Some(session) = self.sessions.get_mut(index as usize) else {
             return;
         };
@@ -500,12 +532,17 @@ impl Hub {
             self.resume.push_back(token);
         }
         if session.sending_bytes == 0 && !session.out.is_empty() {
+            session.took_output_at = now;
             let out = session.out.take_sendable();
             session.sending_bytes = out.len();
             let prompt = !session.slow && out.len() <= PROMPT_SEND_BYTES_MAX;
-            let fd = session.fd.as_raw_fd();
+            let (fd, hosted) = (session.fd.as_ref(), session.hosted.as_ref());
             self.shared.cores[self.core].stats.net_out_bytes.add(out.len() as u64);
-            self.ops.push(Op::Send(token, fd, out, prompt));
+            match (fd.map(AsRawFd::as_raw_fd), hosted.map(|hosted| hosted.guest)) {
+                (Some(fd), _) => self.ops.push(Op::Send(token, fd, out, prompt)),
+                (None, Some(guest)) => self.send_hosted(guest, out),
+                (None, None) => unreachable!("a session has a socket or a host"),
+            }
         } else if session.out.is_empty() && session.sending_bytes == 0 {
             self.close_if_done(token);
         }
@@ -516,7 +553,12 @@ impl Hub {
             return;
         };
         link.in_flush = false;
-        if let Some(fd) = link.fd.as_ref().map(AsRawFd::as_raw_fd)
+        if link.is_inner {
+            if let Some(out) = link.take_sendable() {
+                let handle = self.handle_of(index);
+                self.host_ops.push_back(tenant::Op::Calls(handle, out));
+            }
+        } else if let Some(fd) = link.fd.as_ref().map(AsRawFd::as_raw_fd)
             && let Some(out) = link.take_sendable()
         {
             let token = Token { index: index | LINK_INDEX, generation: link.generation };
@@ -547,7 +589,6 @@ impl Hub {
             self.check_lease();
             self.look_after_links();
             self.look_after_sessions();
-            crate::dedicated::look_after(self);
         }
         if self.routes.is_settled() && self.applied_epoch != self.routes.epoch() {
             self.applied_epoch = self.routes.epoch();
@@ -559,9 +600,19 @@ impl Hub {
     fn look_after_sessions(&mut self) {
         let (idle, slow) =
             (self.settings.session_recv_timeout_ms, self.settings.session_send_timeout_ms);
+        let slice = next_slice(&mut self.care_sessions_from, self.sessions.capacity());
         let mut ended = Vec::new();
-        for (token, session) in self.sessions() {
-            let waits = session.sending_bytes > 0;
+        self.look_at_guests();
+        let mut with_extra = Vec::new();
+        for index in slice {
+            let Some(session) = self.sessions.get(index) else {
+                continue;
+            };
+            let token = Token { index: index as u32, generation: session.generation };
+            if session.extra.is_some() {
+                with_extra.push(token);
+            }
+            let waits = session.sending_bytes > 0 || session.is_sending;
             if waits && slow > 0 && self.now.0 - session.took_output_at.0 > slow {
                 ended.push((token, "it has taken nothing of its replies for too long"));
             } else if idle > 0
@@ -575,11 +626,8 @@ impl Hub {
         for (token, why) in ended {
             self.close(token, Some(why));
         }
-        let now = self.now;
-        for (_, session) in &mut self.sessions {
-            if session.sending_bytes == 0 {
-                session.took_output_at = now;
-            }
+        for token in with_extra {
+            crate::dedicated::look_after(self, token);
         }
     }
 
@@ -612,6 +660,9 @@ impl Hub {
         let kind = kind.unwrap_or(ServerKind::Cordis);
         let id = self.routes.add_backend(kind == ServerKind::Cordis);
         self.backends.add(id, addr, kind, self.settings.backend_number_databases);
+        let socket = self.backends.get(id).socket;
+        let is_own = kind == ServerKind::Cordis && socket.is_some_and(|a| self.own.contain(a));
+        self.backends.get_mut(id).is_own = is_own;
         id
     }
 
@@ -650,7 +701,7 @@ impl Hub {
         if is_over != self.is_fenced {
             self.is_fenced = is_over;
             if is_over {
-                tracing::warn!("the lease is over: slots of servers that cannot refuse are fenced");
+                tracing::warn!("the lease is over: nothing is served until control is heard from");
             }
             self.routes.fence(is_over, self.now);
             self.run_actions();
@@ -661,6 +712,13 @@ impl Hub {
     pub(crate) fn link_of(&mut self, id: LinkId) -> Option<&mut Link> {
         self.links.get_mut(id.index as usize).filter(|link| link.generation == id.generation)
     }
+}
+
+/// The next places of a table of so many that are looked at.
+pub(crate) fn next_slice(from: &mut usize, capacity: usize) -> Range<usize> {
+    let begin = if *from < capacity { *from } else { 0 };
+    *from = capacity.min(begin + CARE_COUNT_MAX);
+    begin..*from
 }
 
 pub(crate) const ENOBUFS: i32 = 105;
@@ -678,3 +736,6 @@ pub(crate) fn is_silent(client: &mut ClientState) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use cordis_engine::node::REDIS_VERSION;
-use cordis_engine::resp::reply::Protocol;
 use cordis_engine::sys::{malloc, usage};
 
 use crate::asks::To;
+use crate::census;
 use crate::encode;
 use crate::hub::Hub;
 use crate::link::LinkError;
@@ -99,28 +99,21 @@ pub(crate) fn add_keyspace(sums: &mut Vec<DbSum>, text: &str) {
     }
 }
 
-/// Asks all servers for their keyspace; a server that does not answer is an error for all, because a
-/// sum without it would be wrong.
+/// Asks all servers for their keyspace. A server that does not answer and a slot that nobody serves
+/// are an error for all, because a sum without them would be wrong.
 fn keyspace(hub: &mut Hub, done: impl FnOnce(&mut Hub, Result<Vec<DbSum>, LinkError>) + 'static) {
     let request = encode::to_vec(&[b"INFO", b"keyspace"]);
-    let questions: Vec<_> =
-        hub.primaries().into_iter().map(|id| (To::Backend(id), request.clone())).collect();
-    hub.ask_all(
-        &questions,
-        0,
-        Protocol::Resp2,
-        Box::new(move |hub, answers| {
+    census::ask(hub, 0, vec![request], move |hub, answers| {
+        let sums = answers.and_then(|answers| {
             let mut sums = Vec::new();
-            let mut error = None;
             for answer in answers {
-                match answer.and_then(|bytes| wide::bulk_of(&bytes).map(<[u8]>::to_vec)) {
-                    Ok(text) => add_keyspace(&mut sums, &String::from_utf8_lossy(&text)),
-                    Err(why) => error = Some(why),
-                }
+                let bytes = answer?;
+                add_keyspace(&mut sums, &String::from_utf8_lossy(wide::bulk_of(&bytes)?));
             }
-            done(hub, error.map_or(Ok(sums), Err));
-        }),
-    );
+            Ok(sums)
+        });
+        done(hub, sums);
+    });
 }
 
 /// Makes the text of INFO and hands it on, on the core that asked.
@@ -279,6 +272,7 @@ fn proxy(hub: &Hub, stats: &Stats, page: &mut String) {
     line(page, "groups", map.groups.len());
     line(page, "cores", stats.cores.len());
     line(page, "redirected_requests", stats.redirected);
+    line(page, "local_calls", stats.local);
     line(page, "failed_requests", stats.failed);
     line(page, "links_lost", stats.links_lost);
     line(page, "held_requests", stats.cores.iter().map(|core| core.held).sum::<u64>());

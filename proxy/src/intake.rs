@@ -14,7 +14,7 @@ use cordis_engine::units::{Ms, SlotId};
 
 use crate::backend::NO_LINK;
 use crate::encode;
-use crate::hub::{Hub, Op, is_silent};
+use crate::hub::{Hub, Op};
 use crate::link::{Consumer, Flight, LinkError, Slots};
 use crate::request::{Request, link_error_reply};
 use crate::route::{Apart, Lane, SlotList};
@@ -108,6 +108,7 @@ impl Hub {
             return;
         };
         session.client.query_bytes = session.tail.len();
+        let is_hosted = session.hosted.is_some();
         if session.tail.len() > query_bytes_max {
             return self.close(token, Some("its request is too long"));
         }
@@ -119,6 +120,9 @@ impl Hub {
             self.ops.push(Op::CancelReceive(token));
         } else if !is_full && !receiving {
             self.receive_again(token);
+        }
+        if is_hosted {
+            self.returning.push(token);
         }
     }
 
@@ -341,6 +345,7 @@ impl Hub {
                 replies: 1,
                 replies_left: 1,
                 is_refused: false,
+                is_patient: false,
                 db,
             },
         );
@@ -482,12 +487,8 @@ impl Hub {
 
     /// The place of a session's next reply as a consumer.
     pub(crate) fn session_consumer(&mut self, index: u32) -> Consumer {
-        let session = &mut self.sessions[index as usize];
-        if is_silent(&mut session.client) {
-            return Consumer::Nobody;
-        }
-        let generation = session.generation;
-        Consumer::Session { index, generation, ticket: session.reserve() }
+        let place = self.reserve(self.token_of(index));
+        Consumer::of(place)
     }
 
     pub(crate) fn answer_link_error(&mut self, token: Token, error: &LinkError) {
@@ -502,7 +503,7 @@ impl Hub {
     }
 
     /// Whether a session has to wait until there is room on a link; it is told then.
-    fn waits_for_room(&mut self, link: u32, token: Token) -> bool {
+    pub(crate) fn waits_for_room(&mut self, link: u32, token: Token) -> bool {
         let settings = &self.settings;
         let link = &mut self.links[link as usize];
         if link.has_room(settings.backend_max_pipeline, settings.backend_pending_bytes_max) {
@@ -551,10 +552,9 @@ impl Hub {
 
     /// Counts the bytes of a session's request that waits, or does not any more.
     pub(crate) fn note_held(&mut self, request: &Request, waits: bool) {
-        let Consumer::Session { index, generation, .. } = request.consumer else {
+        let Some(token) = self.session_of(request.consumer) else {
             return;
         };
-        let token = Token { index, generation };
         let bytes = request.bytes.len();
         let unanswered_max = self.settings.session_max_pipeline;
         let Some(session) = self.session(token) else {

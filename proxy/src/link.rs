@@ -11,10 +11,13 @@ use std::os::fd::OwnedFd;
 use cordis_engine::resp::reply::{OutBuf, Protocol};
 use cordis_engine::resp::scan::Scanner;
 use cordis_engine::runtime::ring::Token;
+use cordis_engine::slots::state::SlotSet;
 use cordis_engine::units::{Ms, SlotId};
 
+use crate::encode;
 use crate::hub::Hub;
 use crate::route::{BackendId, Refusal};
+use crate::session::Place;
 
 /// Index of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -79,18 +82,56 @@ pub(crate) enum Consumer {
         /// The place of the reply.
         ticket: u32,
     },
+    /// A session whose client wants no reply: its place is passed once the reply is here, because
+    /// what comes behind it may have to wait for it.
+    Silent {
+        /// Index of the session.
+        index: u32,
+        /// Its generation.
+        generation: u32,
+        /// The place of the reply.
+        ticket: u32,
+    },
     /// A part of a split call: an index into the hub's table of those, and which part.
     Part(u32, u32),
     /// A question of the proxy's own: an index into the hub's table of those.
     Ask(u32),
     /// A step of a request on a slot that is being moved by the original's commands.
     Detour(u32),
-    /// Nobody: the client wants no reply.
-    Nobody,
     /// The link itself: a change of its database, which must succeed.
     Select,
     /// The link itself: a sign of life.
     Ping,
+    /// The link itself: refusals of slots end.
+    Retry,
+}
+
+impl Consumer {
+    /// The place of a session's reply as a consumer.
+    pub(crate) fn of(place: Place) -> Self {
+        let Place { token: Token { index, generation }, ticket, is_silent } = place;
+        if is_silent {
+            Self::Silent { index, generation, ticket }
+        } else {
+            Self::Session { index, generation, ticket }
+        }
+    }
+
+    /// The place that it stands for, if it is a session's.
+    pub(crate) fn place(self) -> Option<Place> {
+        let (index, generation, ticket) = match self {
+            Self::Session { index, generation, ticket }
+            | Self::Silent { index, generation, ticket } => (index, generation, ticket),
+            Self::Part(..)
+            | Self::Ask(_)
+            | Self::Detour(_)
+            | Self::Select
+            | Self::Ping
+            | Self::Retry => return None,
+        };
+        let is_silent = matches!(self, Self::Silent { .. });
+        Some(Place { token: Token { index, generation }, ticket, is_silent })
+    }
 }
 
 /// A request under way.
@@ -113,6 +154,8 @@ pub(crate) struct Flight {
     pub(crate) replies_left: u16,
     /// A reply before the last was a refusal.
     pub(crate) is_refused: bool,
+    /// Its reply may take as long as it likes: it blocks.
+    pub(crate) is_patient: bool,
     pub(crate) db: u8,
 }
 
@@ -123,6 +166,8 @@ pub(crate) enum Step {
     Auth,
     /// HELLO 3.
     Hello,
+    /// CORDIS AUTH.
+    Secret,
     /// CORDIS HELLO: which core owns which slot.
     Cores,
     /// SELECT of the last database: whether the backend has as many as clients may use.
@@ -184,6 +229,8 @@ pub(crate) struct Link {
     /// Which, and what is done about it; none once it was closed from our side.
     pub(crate) owner: Option<(Token, Dedicated)>,
     pub(crate) fd: Option<OwnedFd>,
+    /// It leads to the server that hosts this proxy: it has no socket.
+    pub(crate) is_inner: bool,
     pub(crate) generation: u32,
     pub(crate) state: LinkState,
     pub(crate) receiving: bool,
@@ -196,6 +243,10 @@ pub(crate) struct Link {
     pub(crate) steps: VecDeque<Step>,
     /// A refused request's bytes are with the kernel: replies wait until it gives them back.
     pub(crate) is_paused: bool,
+    /// Slots because of which its server has refused requests, and goes on to until it is told that all
+    /// of them are back here.
+    refused: SlotSet,
+    has_refused: bool,
     /// How a request of the block under way was refused.
     pub(crate) block_refusal: Option<Refusal>,
     /// When it last received something, or began to wait.
@@ -227,6 +278,7 @@ impl Link {
             is_dedicated: false,
             owner: None,
             fd: None,
+            is_inner: false,
             generation: 0,
             state: LinkState::Dialling,
             receiving: false,
@@ -236,6 +288,8 @@ impl Link {
             greeting: OutBuf::default(),
             steps: VecDeque::new(),
             is_paused: false,
+            refused: SlotSet::default(),
+            has_refused: false,
             block_refusal: None,
             heard_at: now,
             flights: VecDeque::new(),
@@ -291,6 +345,26 @@ impl Link {
         self.push_own(&[request, &[b"\r\n"]].concat().concat(), Consumer::Select);
     }
 
+    /// Its server has refused a request because of a slot.
+    pub(crate) fn note_refused(&mut self, slot: SlotId) {
+        self.refused.insert(slot);
+        self.has_refused = true;
+    }
+
+    /// All that its server has refused because of a slot is here: it may serve the slot again. Whether it
+    /// had to be told.
+    pub(crate) fn end_refusals(&mut self, slot: SlotId) -> bool {
+        if !self.has_refused || !self.refused.remove(slot) {
+            return false;
+        }
+        self.has_refused = !self.refused.is_empty();
+        let mut bytes = Vec::new();
+        let text = slot.index().to_string();
+        encode::request(&mut bytes, &[b"CORDIS", b"RETRY", text.as_bytes()]);
+        self.push_own(&bytes, Consumer::Retry);
+        true
+    }
+
     /// Puts a request of the link's own on it.
     pub(crate) fn push_own(&mut self, bytes: &[u8], consumer: Consumer) {
         let start = self.out_base + self.out.len() as u64;
@@ -306,6 +380,7 @@ impl Link {
             replies: 1,
             replies_left: 1,
             is_refused: false,
+            is_patient: false,
             db: self.db,
         });
     }
@@ -313,6 +388,11 @@ impl Link {
     /// Puts bytes on it whose replies nobody is assigned to.
     pub(crate) fn push_unasked(&mut self, bytes: &[u8]) {
         self.out.extend(bytes);
+    }
+
+    /// Whether something can be sent when it may.
+    pub(crate) fn has_output(&self) -> bool {
+        self.state == LinkState::Ready && !self.out.is_empty()
     }
 
     /// What can be sent now, if anything. One send at a time.

@@ -5,16 +5,18 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use cordis_engine::net::guest::Handle;
 use cordis_engine::resp::reply::{OutBuf, Protocol};
 use cordis_engine::resp::value::{Value, ValueDecoder, ValueLimits};
 use cordis_engine::runtime::ring::Token;
+use cordis_engine::runtime::tenant;
 use cordis_engine::slots::map::ServerKind;
 use cordis_engine::sys::socket;
 use cordis_engine::units::SLOT_COUNT;
 
 use crate::backend::NO_LINK;
 use crate::encode;
-use crate::hub::{ENOBUFS, Hub, LINK_INDEX, Op};
+use crate::hub::{ENOBUFS, Hub, LINK_INDEX, Op, next_slice};
 use crate::link::{Consumer, Flight, Link, LinkError, LinkId, LinkState, Slots, Step};
 use crate::route::{BackendId, Lane, Unsent};
 
@@ -55,6 +57,9 @@ impl Hub {
     /// Begins a connection.
     pub(crate) fn dial(&mut self, lane: Lane, protocol: Protocol) -> Result<u32, LinkError> {
         let backend = self.backends.get(lane.backend);
+        if backend.is_own {
+            return Ok(self.dial_inner(lane, protocol));
+        }
         let Some(to) = backend.socket else {
             let why = format!("backend conn failure, `{}` is not ip:port", backend.addr);
             return Err(LinkError::new(why));
@@ -63,13 +68,23 @@ impl Hub {
             .map_err(|error| LinkError::new(format!("backend conn failure, {error}")))?;
         socket::configure(&fd, self.settings.backend_keepalive_seconds, true);
         let raw = fd.as_raw_fd();
-        self.generation = (self.generation + 1) & 0x00ff_ffff;
         let mut link = Link::new(lane.backend, lane.index, protocol, self.now);
         link.fd = Some(fd);
-        link.generation = self.generation;
+        link.generation = self.next_generation();
         let index = self.links.insert(link) as u32;
         self.ops.push(Op::Connect(self.link_token(index), raw, to, DIAL_TIMEOUT));
         Ok(index)
+    }
+
+    /// Begins a session with the server that hosts this proxy.
+    fn dial_inner(&mut self, lane: Lane, protocol: Protocol) -> u32 {
+        let mut link = Link::new(lane.backend, lane.index, protocol, self.now);
+        link.is_inner = true;
+        link.generation = self.next_generation();
+        let index = self.links.insert(link) as u32;
+        let handle = self.handle_of(index);
+        self.host_ops.push_back(tenant::Op::OpenInner(handle));
+        index
     }
 
     pub(crate) fn link_token(&self, index: u32) -> Token {
@@ -106,8 +121,8 @@ impl Hub {
         link.heard_at = now;
         link.greeting.extend(&greeting);
         link.steps = steps;
-        link.receiving = true;
         if let Some(fd) = &link.fd {
+            link.receiving = true;
             self.ops.push(Op::Receive(token, fd.as_raw_fd()));
         }
         self.flush_link_later(index);
@@ -118,18 +133,25 @@ impl Hub {
         let mut bytes = Vec::new();
         let mut steps = std::collections::VecDeque::new();
         let auth = self.settings.product_auth.as_bytes();
-        if !auth.is_empty() {
+        if !auth.is_empty() && !link.is_inner {
             encode::request(&mut bytes, &[b"AUTH", auth]);
             steps.push_back(Step::Auth);
+        }
+        let secret = self.settings.cluster_secret.as_bytes();
+        if self.backends.get(link.backend).kind == ServerKind::Cordis && !secret.is_empty() {
+            encode::request(&mut bytes, &[b"CORDIS", b"AUTH", secret]);
+            steps.push_back(Step::Secret);
         }
         if link.protocol == Protocol::Resp3 {
             encode::request(&mut bytes, &[b"HELLO", b"3"]);
             steps.push_back(Step::Hello);
         }
-        if self.backends.get(link.backend).kind == ServerKind::Cordis {
+        // An inner link ends in this very core, from where every shard is reached through its door.
+        if self.backends.get(link.backend).kind == ServerKind::Cordis && !link.is_inner {
             let core = link.lane.to_string();
-            let hello: [&[u8]; 4] = [b"CORDIS", b"HELLO", b"CORE", core.as_bytes()];
-            encode::request(&mut bytes, &hello);
+            // A dedicated link has one call under way at a time: nothing can overtake it.
+            let hello: [&[u8]; 5] = [b"CORDIS", b"HELLO", b"CORE", core.as_bytes(), b"STICKY"];
+            encode::request(&mut bytes, if link.is_dedicated { &hello[..4] } else { &hello });
             steps.push_back(Step::Cores);
         }
         let last = self.settings.backend_number_databases.max(1) - 1;
@@ -157,16 +179,14 @@ impl Hub {
                 let why = format!("backend conn failure, {addr} answered {step:?} with: {text}");
                 return Err(LinkError::new(why));
             }
-            Step::Cores if is_error => {
-                tracing::debug!(backend = self.backends.get(backend).addr, "tells no cores");
-            }
+            Step::Secret | Step::Cores if is_error => self.note_distrust(backend, reply),
             Step::Cores => self.learn_cores(backend, reply),
             Step::LastDb => {
                 let all = self.settings.backend_number_databases.max(1);
                 let count = if is_error { 1 } else { all };
                 self.backends.get_mut(backend).database_count = count;
             }
-            Step::Auth | Step::Hello | Step::FirstDb => {}
+            Step::Auth | Step::Hello | Step::Secret | Step::FirstDb => {}
         }
         if is_last {
             let link = &mut self.links[index as usize];
@@ -178,6 +198,21 @@ impl Hub {
             self.flush_link_later(index);
         }
         Ok(())
+    }
+
+    /// A server of ours does not tell this proxy what servers tell each other. It is served all the
+    /// same, by one lane, and sums over slots that move are less exact: the log says so once.
+    pub(crate) fn note_distrust(&mut self, backend: BackendId, reply: &[u8]) {
+        let backend = self.backends.get_mut(backend);
+        let is_new = !std::mem::replace(&mut backend.is_distrustful, true);
+        if is_new && self.shared.is_first_distrust(&backend.addr) {
+            let text = String::from_utf8_lossy(reply);
+            tracing::warn!(
+                backend = backend.addr,
+                reply = text.trim_start_matches('-').trim_end(),
+                "a server does not tell its cores and slots: is cluster_secret its cluster-secret?"
+            );
+        }
     }
 
     /// Reads which core of a server owns which slots.
@@ -265,6 +300,10 @@ impl Hub {
         if let Some(fd) = &link.fd {
             socket::shutdown(fd);
         }
+        if link.is_inner {
+            let handle = Handle { index, generation: link.generation };
+            self.host_ops.push_back(tenant::Op::CloseInner(handle));
+        }
         // Copied before anybody is told, who might send again and find the link gone.
         let mut unsent = Vec::new();
         let mut failed = Vec::new();
@@ -300,6 +339,7 @@ impl Hub {
             self.backends.get(backend).stats.failed.add(1);
             self.finish(flight.consumer, Some((flight.command, flight.at)), Err(why));
         }
+        self.forget_link(owner, id);
         if let Some((owner, dedicated)) = owner {
             (dedicated.lost)(self, owner, id, why);
         }
@@ -321,7 +361,7 @@ impl Hub {
         self.routes.link_lost(back, &lost, self.now);
     }
 
-    fn bury_link_if_quiet(&mut self, index: u32) {
+    pub(crate) fn bury_link_if_quiet(&mut self, index: u32) {
         let link = &self.links[index as usize];
         if link.state == LinkState::Closing && !link.receiving && !link.is_sending {
             self.gone_links.push(index);
@@ -345,12 +385,16 @@ impl Hub {
     pub(crate) fn look_after_links(&mut self) {
         let (timeout, ping) =
             (self.settings.backend_recv_timeout_ms, self.settings.backend_ping_period_ms);
+        let slice = next_slice(&mut self.care_links_from, self.links.capacity());
         let mut silent = Vec::new();
         let mut idle = Vec::new();
         let now = self.now.0;
-        for (index, link) in &self.links {
+        for index in slice {
+            let Some(link) = self.links.get(index) else {
+                continue;
+            };
             let since = now - link.heard_at.0;
-            let waits = !link.flights.is_empty() && !link.is_dedicated;
+            let waits = link.flights.front().is_some_and(|flight| !flight.is_patient);
             match link.state {
                 LinkState::Greeting if since > GREETING_TIMEOUT_MS => silent.push(index as u32),
                 LinkState::Ready if waits && timeout > 0 && since > timeout => {

@@ -54,6 +54,7 @@ const SESSION: &[&str] = &[
 
 /// Commands that are refused, and why.
 const REFUSED: &[(&str, &str)] = &[
+    ("bgrewriteaof", "persistence belongs to the servers: ask one directly"),
     ("client|pause", "it would hold back the clients of this proxy only"),
     ("client|unpause", "it would hold back the clients of this proxy only"),
     ("config|set", "a proxy is configured by its file, servers through their own ports"),
@@ -73,7 +74,6 @@ const REFUSED: &[(&str, &str)] = &[
 const REFUSED_NAMES: &[(&str, &str)] = &[
     ("acl", "a proxy knows one user: its password is session_auth"),
     ("asking", "it belongs to Redis Cluster, and this is none"),
-    ("bgrewriteaof", "persistence belongs to the servers: ask one directly"),
     ("bgsave", "persistence belongs to the servers: ask one directly"),
     ("cluster", "this is no Redis Cluster: any proxy serves all keys"),
     ("cordis", "it is for servers among themselves"),
@@ -217,15 +217,14 @@ fn begin_silence(hub: &mut Hub, token: Token) {
 /// by its new state, RESET as well.
 fn place_of_answer(hub: &mut Hub, token: Token) -> Place {
     let Some(session) = hub.session(token) else {
-        return Place { token, ticket: None };
+        return Place { token, ticket: 0, is_silent: true };
     };
-    match session.client.reply_mode {
-        ReplyMode::On => return Place { token, ticket: Some(session.reserve()) },
-        // This one is not answered, the next one neither: it finds the mode as it is.
-        ReplyMode::Off | ReplyMode::SkipNext => {}
-        ReplyMode::Skip => session.client.reply_mode = ReplyMode::On,
+    let is_silent = session.client.reply_mode != ReplyMode::On;
+    // Skip and off: this one is not answered, the next one neither, it finds the mode as it is.
+    if session.client.reply_mode == ReplyMode::Skip {
+        session.client.reply_mode = ReplyMode::On;
     }
-    Place { token, ticket: None }
+    Place { token, ticket: session.reserve(), is_silent }
 }
 
 /// RESET: what the session has of links and subscriptions goes with its state.
@@ -321,6 +320,7 @@ fn act(hub: &mut Hub, token: Token, place: Place, action: SessionAction) {
 }
 
 fn list_clients(hub: &mut Hub, filter: &ClientFilter, lines: &mut String) {
+    hub.look_at_guests();
     let tokens: Vec<Token> = hub.sessions().map(|(token, _)| token).collect();
     let now = hub.now();
     for token in tokens {
@@ -335,6 +335,7 @@ fn list_clients(hub: &mut Hub, filter: &ClientFilter, lines: &mut String) {
 }
 
 fn kill_clients(hub: &mut Hub, filter: &ClientFilter, own: Option<Token>, count: &mut i64) {
+    hub.look_at_guests();
     let hits: Vec<Token> = hub
         .sessions()
         .filter(|(_, session)| filter.matches(&session.client))

@@ -4,22 +4,20 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cordis_engine::commands::table::table;
-use cordis_engine::node::Node;
+use cordis_engine::process::{hide_secret_arguments, random};
 use cordis_engine::pubsub;
-use cordis_engine::slots::map::ClusterMap;
 use cordis_engine::sys::malloc;
 use cordis_engine::sys::signal::{Signal, Signals};
-use cordis_proxy::admin::{Admin, AdminPort, Host, announce};
+use cordis_proxy::admin::{Admin, AdminPort, announce};
 use cordis_proxy::config::Settings;
 use cordis_proxy::core::{self, Running};
-use cordis_proxy::map_file::MapStore;
+use cordis_proxy::local;
+use cordis_proxy::process::{self, Process};
 use cordis_proxy::shared::Shared;
-use cordis_proxy::stats::{self, Stats};
-use cordis_proxy::{info, local};
 
 use crate::boot::Ready;
 use crate::cli::Request;
@@ -47,7 +45,7 @@ fn main() -> ExitCode {
         }
         Err(line) => return fail(&line, ExitCode::from(WRONG_SETTINGS)),
     };
-    boot::hide_secret_arguments();
+    hide_secret_arguments(&cli::secret_flags());
     match run(*settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => fail(&line, ExitCode::FAILURE),
@@ -64,7 +62,7 @@ fn run(mut settings: Settings) -> Result<(), String> {
     malloc::tune();
     // Before there is any other thread: all of them inherit the mask.
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
-    pubsub::seed_names(u64::from_ne_bytes(boot::random()?));
+    pubsub::seed_names(u64::from_ne_bytes(random()?));
     let log = Arc::new(Log::start(&settings)?);
     let ready = boot::prepare(&mut settings)?;
     stop_on_panic(&log);
@@ -72,11 +70,14 @@ fn run(mut settings: Settings) -> Result<(), String> {
     let Ready { cpus, listeners, proxy_addr, admin, lock, .. } = ready;
     let (shared, mailboxes) =
         Shared::new(settings.data_path(), cpus.len(), table().id_count()).map_err(text)?;
-    let maps = open_maps(&settings, &lock.dir, &shared)?;
+    let maps = process::open_maps(&settings, &lock.dir, &shared)?;
     let running = core::start(&shared, mailboxes, local::ways(), listeners, &cpus).map_err(text)?;
     let admin_addr = admin.local_addr().map_err(text)?.to_string();
     let pidfile = write_pidfile(&settings.pidfile)?;
-    let admin_state = admin_of(settings, maps, &shared, &log, (proxy_addr, admin_addr))?;
+    let level = log.clone();
+    let host = Process::new(shared, move |word| level.set_level(word));
+    let token = random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let admin_state = process::admin_of(settings, maps, host, token, (proxy_addr, admin_addr));
     let port = AdminPort::start(admin, admin_state.clone()).map_err(text)?;
     announce(admin_state.clone()).map_err(text)?;
     greet(&admin_state);
@@ -97,19 +98,6 @@ fn text(error: io::Error) -> String {
     error.to_string()
 }
 
-fn open_maps(
-    settings: &Settings,
-    dir: &std::path::Path,
-    shared: &Arc<Shared>,
-) -> Result<MapStore, String> {
-    let cores = shared.clone();
-    let adopt = move |map: &Arc<ClusterMap>| {
-        tracing::info!(epoch = map.epoch, groups = map.groups.len(), "going by this cluster map");
-        cores.set_map(map.clone());
-    };
-    MapStore::open(dir, &settings.product_name, Box::new(adopt))
-}
-
 fn write_pidfile(path: &str) -> Result<Option<String>, String> {
     if path.is_empty() {
         return Ok(None);
@@ -117,77 +105,6 @@ fn write_pidfile(path: &str) -> Result<Option<String>, String> {
     std::fs::write(path, format!("{}\n", std::process::id()))
         .map_err(|error| format!("cannot write the pidfile {path}: {error}"))?;
     Ok(Some(path.to_owned()))
-}
-
-/// The running proxy, for its admin port.
-struct Process {
-    shared: Arc<Shared>,
-    log: Arc<Log>,
-}
-
-impl Host for Process {
-    fn clock_ms(&self) -> u64 {
-        self.shared.clock_ms().max(0) as u64
-    }
-
-    fn lease_until(&self, clock_ms: u64) {
-        self.shared.renew_lease(i64::try_from(clock_ms).unwrap_or(i64::MAX));
-    }
-
-    fn lease_ends_ms(&self) -> u64 {
-        self.shared.lease_until_ms().max(0) as u64
-    }
-
-    fn adopted_epoch(&self) -> u64 {
-        self.shared.applied_epoch()
-    }
-
-    fn node(&self) -> &'static Node {
-        self.shared.node
-    }
-
-    fn stats(&self) -> Stats {
-        stats::collect(&self.shared)
-    }
-
-    fn reset_stats(&self) {
-        for core in 0..self.shared.cores.len() {
-            self.shared.run_on(core, Box::new(|hub| stats::reset_core(hub)));
-        }
-    }
-
-    fn info(&self, sections: Vec<String>) -> String {
-        info::from_outside(&self.shared, sections)
-    }
-
-    fn set_log_level(&self, word: &str) {
-        self.log.set_level(word);
-    }
-
-    fn stop(&self) {
-        self.shared.stop();
-    }
-}
-
-fn admin_of(
-    settings: Settings,
-    maps: MapStore,
-    shared: &Arc<Shared>,
-    log: &Arc<Log>,
-    (proxy_addr, admin_addr): (String, String),
-) -> Result<Arc<Admin>, String> {
-    let token: String = boot::random::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    let or = |wanted: &str, own: String| if wanted.is_empty() { own } else { wanted.to_owned() };
-    Ok(Arc::new(Admin {
-        proxy_addr: or(&settings.host_proxy, proxy_addr),
-        admin_addr: or(&settings.host_admin, admin_addr),
-        log_level: Mutex::new(settings.log_level.clone()),
-        rate: Mutex::default(),
-        settings: Arc::new(settings),
-        maps: Arc::new(maps),
-        host: Box::new(Process { shared: shared.clone(), log: log.clone() }),
-        token,
-    }))
 }
 
 /// A panic is a broken invariant: replies may be out of order, so nothing goes on.

@@ -44,6 +44,8 @@ pub(crate) struct SubLinks {
     waiting: Option<(Pause, Vec<u8>, Ms)>,
     /// No server is dialled before.
     retry_at: Ms,
+    /// Every server has a link: those of this version of the routes.
+    pub(crate) complete_for: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -187,23 +189,18 @@ fn find(hub: &mut Hub, token: Token, id: LinkId) -> Option<&mut SubLink> {
 /// Opens links to servers that have none, and subscribes there to all that the session is subscribed
 /// to; closes those to servers that serve nothing any more.
 fn connect(hub: &mut Hub, token: Token, protocol: Protocol) {
+    let version = hub.routes.servers_version();
     let primaries = hub.primaries();
     let Some(session) = hub.session(token) else {
         return;
     };
-    let mut requests = Vec::new();
-    let mut count = 0;
-    for kind in KINDS {
-        let names: Vec<Name> =
-            session.client.subs.iter().flat_map(|subs| subs.of(kind)).cloned().collect();
-        if !names.is_empty() {
-            words(&mut requests, kind.subscribed(), &names);
-            count += names.len();
-        }
-    }
     let Some(subs) = &mut state(session).subs else {
         return;
     };
+    if subs.complete_for == Some(version) {
+        return;
+    }
+    subs.complete_for = Some(version);
     let is_needless = |link: &SubLink| !primaries.contains(&link.backend);
     let needless: Vec<LinkId> =
         subs.links.iter().filter(|l| is_needless(l)).map(|link| link.id).collect();
@@ -214,6 +211,10 @@ fn connect(hub: &mut Hub, token: Token, protocol: Protocol) {
         .filter(|id| subs.links.iter().all(|link| link.backend != *id))
         .collect();
     needless.into_iter().for_each(|id| hub.close_link(id));
+    if missing.is_empty() {
+        return;
+    }
+    let (requests, count) = all_names(hub, token);
     for backend in missing {
         let on_link = Dedicated { unsolicited, lost };
         match hub.dedicate(token, backend, protocol, on_link) {
@@ -225,9 +226,31 @@ fn connect(hub: &mut Hub, token: Token, protocol: Protocol) {
                 }
                 send(hub, token, id, &requests, count);
             }
-            Err(error) => tracing::warn!(%error, "a server cannot be subscribed to"),
+            Err(error) => {
+                tracing::warn!(%error, "a server cannot be subscribed to");
+                if let Some(session) = hub.session(token)
+                    && let Some(subs) = &mut state(session).subs
+                {
+                    subs.complete_for = None;
+                }
+            }
         }
     }
+}
+
+/// The requests that subscribe to all that a session is subscribed to, and how many confirmations
+/// they get.
+fn all_names(hub: &mut Hub, token: Token) -> (Vec<u8>, usize) {
+    let (mut requests, mut count) = (Vec::new(), 0);
+    let subs = hub.session(token).and_then(|session| session.client.subs.as_deref());
+    for kind in KINDS {
+        let names: Vec<Name> = subs.iter().flat_map(|subs| subs.of(kind)).cloned().collect();
+        if !names.is_empty() {
+            words(&mut requests, kind.subscribed(), &names);
+            count += names.len();
+        }
+    }
+    (requests, count)
 }
 
 /// Tells the client that it is subscribed, once every server has said so.
@@ -293,6 +316,7 @@ fn forget(hub: &mut Hub, token: Token, id: LinkId) {
         && let Some(subs) = &mut state(session).subs
     {
         subs.links.retain(|link| link.id != id);
+        subs.complete_for = None;
         subs.retry_at = Ms(now.0 + RETRY_MS);
     }
 }
@@ -325,7 +349,7 @@ pub(crate) fn leave(hub: &mut Hub, token: Token) {
 
 /// Subscribes on servers that have joined or come back, and lets go of those that left.
 pub(crate) fn look_after(hub: &mut Hub, token: Token) {
-    let now = hub.now();
+    let (now, version) = (hub.now(), hub.routes.servers_version());
     let (_, protocol) = wide::state_of(hub, token);
     let Some(session) = hub.session(token).filter(|session| !session.closing) else {
         return;
@@ -333,7 +357,7 @@ pub(crate) fn look_after(hub: &mut Hub, token: Token) {
     let Some(subs) = &mut state(session).subs else {
         return;
     };
-    if now >= subs.retry_at {
+    if subs.complete_for != Some(version) && now >= subs.retry_at {
         subs.retry_at = Ms(now.0 + RETRY_MS);
         connect(hub, token, protocol);
     }

@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::link::{Consumer, Flight, LinkError, LinkId, LinkState, Slots};
 use crate::request::{Request, fault_error, link_error_reply};
 use crate::route::{Action, BackendId, Lane, Refusal, SlotList};
+use crate::session::Place;
 use crate::split::words_of;
 
 /// Replies of a link beyond this wait no longer for the kernel to give a buffer back.
@@ -215,12 +216,13 @@ impl Hub {
                 }
                 self.deliver(Token { index: session, generation }, ticket, bytes, is_whole);
             }
-            Consumer::Nobody => {
+            Consumer::Silent { index: session, generation, ticket } => {
                 if is_whole {
                     self.pop_answered(index);
+                    self.deliver(Token { index: session, generation }, ticket, &[], true);
                 }
             }
-            Consumer::Select | Consumer::Ping => {
+            Consumer::Select | Consumer::Ping | Consumer::Retry => {
                 if is_whole {
                     let is_select = flight.consumer == Consumer::Select;
                     link.pop_flight();
@@ -322,18 +324,22 @@ impl Hub {
         let text = line[1..].strip_suffix(b"\r\n")?;
         let mut words = text.split(|&byte| byte == b' ');
         let kind = words.next()?;
-        match kind {
+        let refusal = match kind {
             b"MOVED" => {
                 let slot = parse_i64(words.next()?).and_then(|n| SlotId::new(n as u64))?;
                 let addr = std::str::from_utf8(words.next()?).ok()?;
                 addr.parse::<std::net::SocketAddr>().ok()?;
                 let to = self.intern(addr, None);
-                Some(Refusal::Moved(slot, to))
+                Refusal::Moved(slot, to)
             }
-            b"TRYAGAIN" | b"ASK" => Some(Refusal::TryAgain(slot_in(text))),
-            b"CLUSTERDOWN" => Some(Refusal::Down(slot_in(text))),
-            _ => None,
+            b"TRYAGAIN" | b"ASK" => Refusal::TryAgain(slot_in(text)),
+            b"CLUSTERDOWN" => Refusal::Down(slot_in(text)),
+            _ => return None,
+        };
+        if let Some(slot) = refusal.slot() {
+            self.links[index as usize].note_refused(slot);
         }
+        Some(refusal)
     }
 
     /// The first request under way was refused, or one of its block. `false`: the kernel has its
@@ -428,6 +434,7 @@ impl Hub {
                         None => self.send_on_lane(request, lane),
                     }
                 }
+                Action::Retry { slot } => self.end_refusals(slot),
                 Action::Split { request } => {
                     self.note_held(&request, false);
                     self.split_again(*request);
@@ -439,6 +446,15 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Tells the servers that have refused requests because of a slot that they are back.
+    fn end_refusals(&mut self, slot: SlotId) {
+        let links = self.links.iter_mut().filter(|(_, link)| link.state == LinkState::Ready);
+        let told: Vec<u32> = links
+            .filter_map(|(index, link)| link.end_refusals(slot).then_some(index as u32))
+            .collect();
+        told.into_iter().for_each(|index| self.flush_link_later(index));
     }
 
     /// Puts a request on the link of a lane. Its slots count it as under way.
@@ -479,6 +495,7 @@ impl Hub {
                 replies: request.replies,
                 replies_left: request.replies,
                 is_refused: false,
+                is_patient: false,
                 db: request.db,
             },
         );
@@ -510,33 +527,35 @@ impl Hub {
             }
         }
         match consumer {
-            Consumer::Session { index, generation, ticket } => {
-                let token = Token { index, generation };
+            Consumer::Session { .. } | Consumer::Silent { .. } => {
+                let Some(place) = consumer.place() else {
+                    return;
+                };
                 match answer {
-                    Ok(bytes) => self.deliver(token, ticket, bytes, true),
-                    Err(error) => self.fail_session(token, ticket, error),
+                    Ok(bytes) => self.fill_raw(place, bytes),
+                    Err(error) => self.fail_session(place, error),
                 }
             }
             Consumer::Part(gather, part) => self.part_done(gather, part, answer),
             Consumer::Ask(ask) => self.ask_done(ask, answer),
             Consumer::Detour(detour) => self.detour_step(detour, answer),
-            Consumer::Nobody | Consumer::Select | Consumer::Ping => {}
+            Consumer::Select | Consumer::Ping | Consumer::Retry => {}
         }
     }
 
-    fn fail_session(&mut self, token: Token, ticket: u32, error: &LinkError) {
+    fn fail_session(&mut self, place: Place, error: &LinkError) {
         let breaks = self.settings.session_break_on_failure;
-        let Some(session) = self.session(token) else {
+        let Some(session) = self.session(place.token) else {
             return;
         };
-        if session.has_part_of(ticket) {
+        if session.has_part_of(place.ticket) {
             // Half of a reply has gone out: nothing that follows could be understood.
-            return self.close(token, Some("a backend was lost in the middle of a reply"));
+            return self.close(place.token, Some("a backend was lost in the middle of a reply"));
         }
         if breaks {
             session.client.close_after_reply = true;
         }
-        self.deliver(token, ticket, &link_error_reply(error), true);
+        self.fill_raw(place, &link_error_reply(error));
     }
 }
 

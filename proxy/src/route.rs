@@ -19,7 +19,8 @@
 //! them may run what was sent behind it on the others. So a session holds back what conflicts with
 //! such a request of its own until that has been answered ([`crate::session`]). And a slot that left
 //! a server and came back is not told apart from one that stayed, by a request that was sent before
-//! it left and arrives after it came back.
+//! it left and arrives after it came back: so links are sticky, a server that has refused a slot on one
+//! goes on refusing it there until it is told that all that was refused is back ([`crate::link`]).
 //!
 //! A request on several slots is in the queues of all of them, which agree on the order, so the one
 //! with the lowest number can always go: there is no deadlock.
@@ -28,7 +29,7 @@
 //! slot's entry is the one place that names them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use cordis_engine::units::{Ms, SLOT_COUNT, SlotId};
 use slab::Slab;
@@ -99,6 +100,16 @@ pub enum Refusal {
     Down(Option<SlotId>),
 }
 
+impl Refusal {
+    /// The slot that it names.
+    pub fn slot(self) -> Option<SlotId> {
+        match self {
+            Self::Moved(slot, _) => Some(slot),
+            Self::TryAgain(slot) | Self::Down(slot) => slot,
+        }
+    }
+}
+
 /// Why a request is answered with an error instead of being sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -123,6 +134,12 @@ pub enum Action<R> {
         lane: Lane,
         /// The detour by which its keys are found.
         via: Option<Via>,
+    },
+    /// Nothing is under way any more on a slot on which requests were refused: those that follow may go
+    /// to the servers that have refused it.
+    Retry {
+        /// The slot.
+        slot: SlotId,
     },
     /// Its slots have come apart. If it can be split, its parts are submitted under the same number.
     Split {
@@ -183,7 +200,9 @@ struct Slot {
     queue: VecDeque<(u64, usize)>,
     /// What the map said last.
     entry: Entry,
-    /// It is draining towards a new map, from a server that cannot refuse requests itself.
+    /// Requests on it were refused, and others are still under way.
+    was_refused: bool,
+    /// It is draining towards a new map, from a server that would run what is under way.
     owes_drain: bool,
 }
 
@@ -202,6 +221,7 @@ impl Slot {
             not_before: Ms(0),
             queue: VecDeque::new(),
             entry: Entry::OFFLINE,
+            was_refused: false,
             owes_drain: false,
         }
     }
@@ -215,6 +235,16 @@ impl Slot {
             State::Cautious => self.in_flight == 0 && now >= self.not_before,
         };
         is_in_order && is_due && !self.locked && !self.fenced
+    }
+
+    /// Takes a request out of the queue, wherever it stands there.
+    fn leave_queue(&mut self, seq: u64, index: usize) {
+        let from = self.queue.partition_point(|&(other, _)| other < seq);
+        // Parts of one request have its number.
+        let same = self.queue.range(from..).take_while(|&&(other, _)| other == seq);
+        if let Some(at) = same.into_iter().position(|&(_, other)| other == index) {
+            self.queue.remove(from + at);
+        }
     }
 
     fn refresh(&mut self) {
@@ -254,13 +284,13 @@ struct BackendRoute {
     refuses: bool,
     /// The lane of each slot; empty: all on lane 0.
     lanes: Vec<u16>,
+    /// Slots whose requests go there, and slots whose detour leads over it.
+    uses: u32,
 }
 
 /// First pause after a refusal, doubled up to the longest.
 const PAUSE_MS_MIN: i64 = 1;
 const PAUSE_MS_MAX: i64 = 20;
-/// How often deadlines of held requests are looked at.
-const DEADLINE_CHECK_MS: i64 = 10;
 
 /// The routes of all slots.
 #[derive(Debug)]
@@ -270,10 +300,12 @@ pub struct Routes<R> {
     backends: Vec<BackendRoute>,
     actions: VecDeque<Action<R>>,
     timers: BinaryHeap<Reverse<(Ms, u16)>>,
-    check_at: Ms,
+    /// When each held request has taken too long: its number and index.
+    deadlines: BTreeSet<(Ms, u64, usize)>,
     epoch: u64,
     drains_owed: u32,
-    is_fenced: bool,
+    /// Changes with the set of servers.
+    servers_version: u64,
     work: Vec<u16>,
 }
 
@@ -286,23 +318,28 @@ impl<R> Default for Routes<R> {
 impl<R> Routes<R> {
     /// Routes on which no slot is served.
     pub fn new() -> Self {
+        Self::with_slots(SLOT_COUNT)
+    }
+
+    /// The same for the first slots only: a model has few.
+    pub fn with_slots(slot_count: usize) -> Self {
         Self {
-            slots: (0..SLOT_COUNT).map(|_| Slot::offline()).collect(),
+            slots: (0..slot_count).map(|_| Slot::offline()).collect(),
             held: Slab::new(),
             backends: Vec::new(),
             actions: VecDeque::new(),
             timers: BinaryHeap::new(),
-            check_at: Ms(0),
+            deadlines: BTreeSet::new(),
             epoch: 0,
             drains_owed: 0,
-            is_fenced: false,
+            servers_version: 0,
             work: Vec::new(),
         }
     }
 
     /// Numbers a new backend. `refuses`: it knows which slots it serves and refuses all others.
     pub fn add_backend(&mut self, refuses: bool) -> BackendId {
-        self.backends.push(BackendRoute { refuses, lanes: Vec::new() });
+        self.backends.push(BackendRoute { refuses, lanes: Vec::new(), uses: 0 });
         BackendId(self.backends.len() as u32 - 1)
     }
 
@@ -375,6 +412,7 @@ impl<R> Routes<R> {
 
     fn hold(&mut self, request: R, seq: u64, slots: &[u16], deadline: Ms) {
         let index = self.held.insert(Held { request, seq, slots: slots.into(), deadline });
+        self.deadlines.insert((deadline, seq, index));
         for &slot in slots {
             let slot = &mut self.slots[usize::from(slot)];
             // Those that come back find their place ahead of those that came later.
@@ -442,13 +480,11 @@ impl<R> Routes<R> {
         for &slot in slots {
             self.slots[usize::from(slot)].in_flight -= 1;
         }
-        let named = match refusal {
-            Refusal::Moved(slot, _) => Some(slot),
-            Refusal::TryAgain(slot) | Refusal::Down(slot) => slot,
-        };
+        let named = refusal.slot();
         let named = named.map(|slot| slot.index() as u16).filter(|slot| slots.contains(slot));
         let index = usize::from(named.unwrap_or(slots[0]));
         // An answer from where requests do not go any more changes nothing.
+        self.slots[index].was_refused = true;
         if self.slots[index].lane.backend == from {
             self.redirect(index, from, refusal, now);
         }
@@ -471,12 +507,42 @@ impl<R> Routes<R> {
         };
         slot.tries = slot.tries.saturating_add(1);
         slot.not_before = Ms(now.0 + pause);
-        slot.lane = lane;
         slot.state = State::Draining;
-        slot.refresh();
+        let (via, not_before) = (slot.via, slot.not_before);
+        self.set_way(index, lane, via);
+        self.slots[index].refresh();
         if pause > 0 {
-            self.timers.push(Reverse((slot.not_before, index as u16)));
+            self.timers.push(Reverse((not_before, index as u16)));
         }
+    }
+
+    /// Has the requests of a slot go there from now on.
+    fn set_way(&mut self, index: usize, lane: Lane, via: Option<Via>) {
+        let slot = &mut self.slots[index];
+        let old = [slot.lane.backend, slot.via.map_or(BackendId::NONE, |via| via.source)];
+        let new = [lane.backend, via.map_or(BackendId::NONE, |via| via.source)];
+        (slot.lane, slot.via) = (lane, via);
+        for id in new.into_iter().filter(|id| *id != BackendId::NONE) {
+            let backend = &mut self.backends[id.index()];
+            backend.uses += 1;
+            self.servers_version += u64::from(backend.uses == 1);
+        }
+        for id in old.into_iter().filter(|id| *id != BackendId::NONE) {
+            let backend = &mut self.backends[id.index()];
+            backend.uses -= 1;
+            self.servers_version += u64::from(backend.uses == 0);
+        }
+    }
+
+    /// All servers that take the requests of a slot, or may still hold keys of one, ascending.
+    pub fn servers(&self) -> impl Iterator<Item = BackendId> {
+        let in_use = self.backends.iter().enumerate().filter(|(_, backend)| backend.uses > 0);
+        in_use.map(|(index, _)| BackendId(index as u32))
+    }
+
+    /// A number that stays the same as long as [`servers`](Self::servers) are the same.
+    pub fn servers_version(&self) -> u64 {
+        self.servers_version
     }
 
     /// After requests have ended on these slots.
@@ -485,6 +551,9 @@ impl<R> Routes<R> {
             let slot = &mut self.slots[usize::from(index)];
             if slot.in_flight == 0 {
                 slot.lane_in_use = slot.lane;
+                if std::mem::take(&mut slot.was_refused) {
+                    self.actions.push_back(Action::Retry { slot: slot_id(index) });
+                }
             }
             match slot.state {
                 State::Draining if slot.in_flight == 0 => {
@@ -551,6 +620,7 @@ impl<R> Routes<R> {
             return None;
         }
         let held = self.held.remove(index);
+        self.deadlines.remove(&(held.deadline, held.seq, index));
         for &slot in &held.slots {
             self.slots[usize::from(slot)].queue.pop_front();
         }
@@ -590,7 +660,7 @@ impl<R> Routes<R> {
     /// Takes a map: the entry of every slot. Those that did not change keep what refusals have taught
     /// since. An older map than the last is refused.
     pub fn set_map(&mut self, epoch: u64, entries: &[Entry], now: Ms) -> bool {
-        if epoch < self.epoch || entries.len() != SLOT_COUNT {
+        if epoch < self.epoch || entries.len() != self.slots.len() {
             return false;
         }
         self.epoch = epoch;
@@ -599,7 +669,7 @@ impl<R> Routes<R> {
                 self.set_entry(index, entry);
             }
         }
-        let all: Vec<u16> = (0..SLOT_COUNT as u16).collect();
+        let all: Vec<u16> = (0..self.slots.len() as u16).collect();
         self.ended(&all, false, now);
         true
     }
@@ -612,15 +682,18 @@ impl<R> Routes<R> {
         let is_elsewhere = entry.backend != old || entry.via != slot.via;
         // Of two claims the one with the higher epoch holds; a lock or a detour is an order.
         let is_news = entry.epoch > slot.entry.epoch || entry.backend != slot.entry.backend;
+        // The source of a move by the original's commands runs what comes until the move is over, also
+        // one that could refuse it: while it owns the slot it has no reason to.
+        let may_refuse = may_refuse && !entry.locked && entry.via.is_none() && slot.via.is_none();
         slot.entry = entry;
         slot.locked = entry.locked;
         if is_elsewhere && (is_news || entry.via != slot.via) {
-            slot.lane = lane;
-            slot.via = entry.via;
             slot.tries = 0;
             slot.not_before = Ms(0);
             slot.state = State::Draining;
+            self.set_way(index, lane, entry.via);
         }
+        let slot = &mut self.slots[index];
         let drains = slot.in_flight > 0 && (slot.state == State::Draining || slot.locked);
         if drains && slot.locked {
             slot.state = State::Draining;
@@ -629,9 +702,6 @@ impl<R> Routes<R> {
             slot.owes_drain = true;
             self.drains_owed += 1;
         }
-        let backend = slot.lane.backend;
-        let refuses = backend == BackendId::NONE || self.backends[backend.index()].refuses;
-        slot.fenced = self.is_fenced && !refuses;
         slot.refresh();
     }
 
@@ -650,7 +720,7 @@ impl<R> Routes<R> {
     pub fn set_lanes(&mut self, backend: BackendId, lanes: Vec<u16>, now: Ms) {
         self.backends[backend.index()].lanes = lanes;
         let mut changed = Vec::new();
-        for index in 0..SLOT_COUNT {
+        for index in 0..self.slots.len() {
             if self.slots[index].lane.backend != backend {
                 continue;
             }
@@ -669,16 +739,15 @@ impl<R> Routes<R> {
         self.ended(&changed, false, now);
     }
 
-    /// Stops (or goes on) serving slots whose servers cannot refuse requests: the lease is over.
+    /// Stops (or goes on) serving: the lease is over. All slots, not only those of servers that cannot
+    /// refuse: a slot that leaves one that can by the original's commands is served there until all its
+    /// keys are gone, and may come back to it; whoever does not know the map is not told by a refusal.
     pub fn fence(&mut self, is_fenced: bool, now: Ms) {
-        self.is_fenced = is_fenced;
-        for index in 0..SLOT_COUNT {
-            let backend = self.slots[index].lane.backend;
-            let refuses = backend == BackendId::NONE || self.backends[backend.index()].refuses;
-            self.slots[index].fenced = is_fenced && !refuses;
-            self.slots[index].refresh();
+        for slot in &mut self.slots {
+            slot.fenced = is_fenced;
+            slot.refresh();
         }
-        let all: Vec<u16> = (0..SLOT_COUNT as u16).collect();
+        let all: Vec<u16> = (0..self.slots.len() as u16).collect();
         self.pump(&all, now);
     }
 
@@ -704,11 +773,6 @@ impl<R> Routes<R> {
         self.held.len()
     }
 
-    /// Requests under way on a slot.
-    pub fn in_flight(&self, slot: SlotId) -> u32 {
-        self.slots[slot.index()].in_flight
-    }
-
     // ---- time ----
 
     /// Time has passed: pauses end, and held requests whose time is up are failed.
@@ -719,23 +783,20 @@ impl<R> Routes<R> {
             self.timers.pop();
             self.pump(&[slot], now);
         }
-        if !self.held.is_empty() && now >= self.check_at {
-            self.check_at = Ms(now.0 + DEADLINE_CHECK_MS);
-            self.fail_overdue(now);
-        }
+        self.fail_overdue(now);
     }
 
+    /// Cost: per request, its slots, each with a search in a sorted queue; most are at its front.
     fn fail_overdue(&mut self, now: Ms) {
-        let is_overdue = |(_, held): &(usize, &Held<R>)| held.deadline <= now;
-        let mut overdue: Vec<(u64, usize)> =
-            self.held.iter().filter(is_overdue).map(|(index, held)| (held.seq, index)).collect();
-        overdue.sort_unstable();
-        for (_, index) in overdue {
+        while let Some(&(deadline, seq, index)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
             let held = self.held.remove(index);
             let mut why = Fault::Deadline(slot_id(held.slots[0]));
             for &number in &held.slots {
                 let slot = &mut self.slots[usize::from(number)];
-                slot.queue.retain(|&(_, other)| other != index);
+                slot.leave_queue(seq, index);
                 if slot.locked {
                     why = Fault::Locked(slot_id(number));
                 } else if slot.fenced {
@@ -751,8 +812,8 @@ impl<R> Routes<R> {
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self) -> Option<Ms> {
         let timer = self.timers.peek().map(|&Reverse((at, _))| at);
-        let check = (!self.held.is_empty()).then_some(self.check_at);
-        [timer, check].into_iter().flatten().min()
+        let deadline = self.deadlines.first().map(|&(at, ..)| at);
+        [timer, deadline].into_iter().flatten().min()
     }
 }
 

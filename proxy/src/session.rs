@@ -14,6 +14,8 @@ use cordis_engine::resp::reply::OutBuf;
 use cordis_engine::runtime::ring::Token;
 use cordis_engine::units::{Ms, SLOT_COUNT};
 
+use crate::tenant::Hosted;
+
 /// Output that waits beyond this stops the session's input.
 pub const OUT_STALL_BYTES: usize = 1 << 20;
 /// Input that waits beyond this stops receiving.
@@ -41,8 +43,10 @@ pub enum Stall {
 pub struct Place {
     /// The session.
     pub token: Token,
-    /// Its how-manieth; none if the client wants no reply.
-    pub ticket: Option<u32>,
+    /// Its how-manieth.
+    pub ticket: u32,
+    /// The client wants no reply: the place is passed when it comes, and nothing is written.
+    pub is_silent: bool,
 }
 
 /// A reply that came before its turn.
@@ -73,8 +77,11 @@ const SLOT_WORDS: usize = SLOT_COUNT / 64;
 
 /// A client connection.
 pub struct Session {
-    /// Its socket. Closed when the session is dropped.
-    pub fd: OwnedFd,
+    /// Its socket. Closed when the session is dropped. A server that hosts this proxy has those of
+    /// its sessions itself.
+    pub fd: Option<OwnedFd>,
+    /// Its other half, if a server hosts it.
+    pub(crate) hosted: Option<Hosted>,
     /// Tells it apart from others that had its index.
     pub generation: u32,
     /// What commands see.
@@ -83,12 +90,14 @@ pub struct Session {
     pub special: bool,
     /// What the gate keeps of it.
     pub extra: Option<Box<dyn Any>>,
-    /// Its last output left at this time, or there was none to wait for.
+    /// When its last output left, or the send that is under way began.
     pub took_output_at: Ms,
     pub(crate) parser: Parser,
     pub(crate) tail: Vec<u8>,
     pub(crate) out: OutBuf,
     pub(crate) sending_bytes: usize,
+    /// The server that hosts it is sending output of its own to it.
+    pub(crate) is_sending: bool,
     pub(crate) slow: bool,
     pub(crate) receiving: bool,
     pub(crate) stall: Stall,
@@ -96,6 +105,8 @@ pub struct Session {
     pub(crate) in_flush: bool,
     pub(crate) input_ended: bool,
     pub(crate) held_bytes: usize,
+    /// The links that belong to it.
+    pub(crate) links: Vec<crate::link::LinkId>,
     wide: Option<Box<Wide>>,
     kept: VecDeque<Kept>,
     kept_bytes: usize,
@@ -117,10 +128,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session on an accepted socket.
-    pub fn new(fd: OwnedFd, generation: u32, client: ClientState) -> Self {
+    /// A session on an accepted socket, or on one that somebody else has.
+    pub fn new(fd: Option<OwnedFd>, generation: u32, client: ClientState) -> Self {
         Self {
             fd,
+            hosted: None,
             generation,
             took_output_at: client.created_at,
             client,
@@ -130,6 +142,7 @@ impl Session {
             tail: Vec::new(),
             out: OutBuf::default(),
             sending_bytes: 0,
+            is_sending: false,
             slow: false,
             receiving: false,
             stall: Stall::None,
@@ -137,6 +150,7 @@ impl Session {
             in_flush: false,
             input_ended: false,
             held_bytes: 0,
+            links: Vec::new(),
             wide: None,
             kept: VecDeque::new(),
             kept_bytes: 0,
@@ -341,7 +355,7 @@ mod tests {
 
     fn session() -> Session {
         let (ours, _) = UnixStream::pair().expect("a pair of sockets");
-        Session::new(ours.into(), 1, ClientState::new(1, CoreId(0), 3, Ms(0)))
+        Session::new(Some(ours.into()), 1, ClientState::new(1, CoreId(0), 3, Ms(0)))
     }
 
     #[test]

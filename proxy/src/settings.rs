@@ -8,6 +8,8 @@ pub struct Settings {
     pub product_name: String,
     /// The password that servers ask for; empty: none.
     pub product_auth: String,
+    /// What servers of ours ask of each other and of proxies; empty: nothing.
+    pub cluster_secret: String,
     /// The password that clients must give; empty: none.
     pub session_auth: String,
     /// Most sessions at a time.
@@ -53,6 +55,7 @@ impl Default for Settings {
         Self {
             product_name: "codis-demo".to_owned(),
             product_auth: String::new(),
+            cluster_secret: String::new(),
             session_auth: String::new(),
             proxy_max_clients: 1000,
             backend_ping_period_ms: 5_000,

@@ -1,11 +1,13 @@
 //! What the cores of a proxy share: settings, the map, the lease, counters that each core writes for
 //! itself, and a letter box per core through which others have something done there.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use cordis_engine::metrics::histogram::Histogram;
@@ -42,6 +44,8 @@ pub struct CoreStats {
     pub rejected_connections: Cell,
     /// Requests answered.
     pub calls: Cell,
+    /// Those of them that ran in the server that hosts this proxy, without coming here.
+    pub local: Cell,
     /// Requests answered with an error of the proxy's own.
     pub failed: Cell,
     /// Requests that a server refused and that were sent again.
@@ -98,6 +102,8 @@ pub struct Shared {
     stop: AtomicBool,
     next_client_id: AtomicU64,
     sessions: AtomicI64,
+    /// Servers that do not tell this proxy what servers tell each other.
+    distrustful: Mutex<BTreeSet<String>>,
 }
 
 impl Shared {
@@ -141,8 +147,15 @@ impl Shared {
             stop: AtomicBool::new(false),
             next_client_id: AtomicU64::new(1),
             sessions: AtomicI64::new(0),
+            distrustful: Mutex::default(),
         };
         Ok((Arc::new(shared), mailboxes))
+    }
+
+    /// Whether no core has told before that this server does not trust the proxy.
+    pub(crate) fn is_first_distrust(&self, addr: &str) -> bool {
+        let mut known = self.distrustful.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(addr.to_owned())
     }
 
     /// Has something done on a core, in its next turn.

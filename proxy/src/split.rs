@@ -7,6 +7,7 @@ use cordis_engine::commands::spec::{Find, Merge};
 use cordis_engine::commands::table::Command;
 use cordis_engine::resp::parse::{Limits, Parsed, Parser};
 use cordis_engine::resp::reply::Protocol;
+use cordis_engine::runtime::ring::Token;
 use cordis_engine::slots::hash::slot_of;
 use cordis_engine::units::SlotId;
 
@@ -63,13 +64,16 @@ impl Hub {
         if session.must_follow(&slots, !is_write) {
             return Flow::Hold;
         }
-        session.wide_begins(&slots, !is_write);
-        let place = self.reserve(call.session);
         let shares = self.shares(call.args, step);
+        if self.shares_wait_for_room(&shares, call.session) {
+            return Flow::Hold;
+        }
         let Some(session) = self.session(call.session) else {
             return Flow::Stop;
         };
+        session.wide_begins(&slots, !is_write);
         let (db, protocol) = (session.client.db.0, session.client.protocol);
+        let place = self.reserve(call.session);
         self.seq += 1;
         let (seq, at) = (self.seq, self.ticks);
         let gather = self.gathers.insert(Gather {
@@ -83,20 +87,33 @@ impl Hub {
         for share in shares {
             let part = self.gathers[gather as usize].parts.len() as u32;
             let keys = if is_write { named(call.args, step, &share.keys) } else { Vec::new() };
-            requests.push(Request {
-                consumer: Consumer::Part(gather, part),
-                ..part_request(
-                    call.args,
-                    step,
-                    &share.keys,
-                    (seq, at, call.command.id, db, protocol),
-                )
-            });
+            let facts = (seq, at, call.command.id, db, protocol);
+            let consumer = Consumer::Part(gather, part);
+            requests.push(part_request(call.args, step, &share.keys, consumer, facts));
             let partial = Partial { positions: share.keys, keys, reply: None };
             self.gathers[gather as usize].parts.push(partial);
         }
         requests.into_iter().for_each(|request| self.send_now(Box::new(request)));
         Flow::Go
+    }
+
+    /// Whether a session has to wait until there is room on the way of each share; it is told then.
+    fn shares_wait_for_room(&mut self, shares: &[Share], token: Token) -> bool {
+        let protocol = self.session(token).map_or(Protocol::Resp2, |s| s.client.protocol);
+        // A share without a backend waits for its slot, and one without a link gets its error.
+        shares.iter().filter(|share| share.lane.backend != BackendId::NONE).any(|share| {
+            let link = self.link_for(share.lane, protocol);
+            link.is_ok_and(|link| self.waits_for_room(link, token))
+        })
+    }
+
+    /// The session whose request this is, or a part of it.
+    pub(crate) fn session_of(&self, consumer: Consumer) -> Option<Token> {
+        let place = match consumer {
+            Consumer::Part(gather, _) => Some(self.gathers.get(gather as usize)?.place),
+            other => other.place(),
+        };
+        place.map(|place| place.token)
     }
 
     fn lane_of(&self, slot: u16) -> Lane {
@@ -155,10 +172,9 @@ impl Hub {
                 gathered.parts.push(partial);
                 gathered.parts.len() as u32 - 1
             };
-            requests.push(Request {
-                consumer: Consumer::Part(gather, number),
-                ..part_request(&args, step, &share.keys, (seq, at, command.id, db, protocol))
-            });
+            let facts = (seq, at, command.id, db, protocol);
+            let consumer = Consumer::Part(gather, number);
+            requests.push(part_request(&args, step, &share.keys, consumer, facts));
         }
         requests.into_iter().for_each(|request| self.submit(Box::new(request)));
     }
@@ -171,8 +187,7 @@ impl Hub {
         let can_split = |command: &&Command| {
             request.replies == 1 && matches!(self.ways.of(command), crate::ways::Way::Split)
         };
-        let (Some(command), Consumer::Session { index, generation, ticket }) =
-            (command.filter(can_split), request.consumer)
+        let (Some(command), Some(place)) = (command.filter(can_split), request.consumer.place())
         else {
             let call = Some((request.command, request.at));
             let error = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
@@ -183,9 +198,8 @@ impl Hub {
         let all: Vec<u32> = (0..key_count as u32).collect();
         let is_write = command.spec.is_write();
         let keys = words.filter(|_| is_write).map_or_else(Vec::new, |a| named(&a, step, &all));
-        let token = cordis_engine::runtime::ring::Token { index, generation };
         let gather = self.gathers.insert(Gather {
-            place: Place { token, ticket: Some(ticket) },
+            place,
             command,
             key_count,
             parts: vec![Partial { positions: all, keys, reply: None }],
@@ -234,8 +248,14 @@ fn named(args: &Args<'_>, step: usize, keys: &[u32]) -> Vec<Vec<u8>> {
 
 type PartFacts = (u64, u64, u16, u8, Protocol);
 
-/// The request for some of a call's keys. Whose it is, is filled in by the caller.
-fn part_request(args: &Args<'_>, step: usize, keys: &[u32], facts: PartFacts) -> Request {
+/// The request for some of a call's keys.
+fn part_request(
+    args: &Args<'_>,
+    step: usize,
+    keys: &[u32],
+    consumer: Consumer,
+    facts: PartFacts,
+) -> Request {
     let (seq, at, command, db, protocol) = facts;
     let mut bytes = Vec::new();
     encode::array(&mut bytes, 1 + keys.len() * step);
@@ -245,17 +265,7 @@ fn part_request(args: &Args<'_>, step: usize, keys: &[u32], facts: PartFacts) ->
         (first..first + step).for_each(|word| encode::bulk(&mut bytes, args.at(word)));
     }
     let slots = keys.iter().map(|&key| slot_of(args.at(1 + key as usize * step)).index() as u16);
-    Request {
-        bytes,
-        consumer: Consumer::Nobody,
-        slots: list_of(slots),
-        seq,
-        at,
-        command,
-        replies: 1,
-        db,
-        protocol,
-    }
+    Request { bytes, consumer, slots: list_of(slots), seq, at, command, replies: 1, db, protocol }
 }
 
 /// The words of a request that this proxy has parsed or made before.

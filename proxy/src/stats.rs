@@ -82,6 +82,8 @@ pub struct Stats {
     pub rejected_connections: u64,
     /// Calls answered.
     pub calls: u64,
+    /// Those of them that ran in the server that hosts this proxy: no latencies are kept of them here.
+    pub local: u64,
     /// Calls that the proxy answered with an error of its own.
     pub failed: u64,
     /// Requests that a server refused and that were sent again.
@@ -209,6 +211,7 @@ pub(crate) fn gather(shared: &Shared, parts: &[BackendPart]) -> Stats {
         connections: sum(|stats| &stats.connections),
         rejected_connections: sum(|stats| &stats.rejected_connections),
         calls: sum(|stats| &stats.calls),
+        local: sum(|stats| &stats.local),
         failed: sum(|stats| &stats.failed),
         redirected: sum(|stats| &stats.redirected),
         links_lost: sum(|stats| &stats.links_lost),
@@ -265,6 +268,7 @@ pub fn reset_core(hub: &Hub) {
         &stats.connections,
         &stats.rejected_connections,
         &stats.calls,
+        &stats.local,
         &stats.failed,
         &stats.redirected,
         &stats.net_in_bytes,

@@ -299,6 +299,10 @@ fn cluster_with_offline_slots_gives_no_wrong_sum() {
         assert_eq!(reply, "-ERR handle request, slot 7 is not ready, may be offline\r\n", "{line}");
     }
     assert!(text(&mut client, "SCAN 0 COUNT 10000").contains("may be offline"));
+    assert_eq!(text(&mut client, "SET a 1"), "+OK\r\n");
+    let info = text(&mut client, "INFO keyspace");
+    assert!(info.contains("error:handle request, slot 7 is not ready"), "{info}");
+    assert!(!info.contains("db0:"), "no sum at all: {info}");
     assert_eq!(text(&mut client, "PING"), "+PONG\r\n");
 }
 
@@ -429,6 +433,28 @@ fn password_of_the_backends_is_given_to_them() {
     proxy.set_map(&map(1));
     let reply = text(&mut proxy.client(), "SET a 1");
     assert!(reply.starts_with("-ERR") && reply.contains("WRONGPASS"), "{reply}");
+}
+
+#[test]
+fn servers_with_a_secret_tell_who_knows_it_and_others_are_warned_about_once() {
+    let server = Server::start(&["--cluster-secret", "sesame"]);
+    let refused = "does not tell its cores and slots";
+    for (arguments, warnings) in
+        [(&[][..], 1), (&["--cluster-secret", "wrong"], 1), (&["--cluster-secret", "sesame"], 0)]
+    {
+        let proxy = Proxy::start(arguments);
+        proxy.set_map(&map_of(&[server.addr()], 1, |_| 1));
+        let (mut client, mut other) = (proxy.client(), proxy.client());
+        assert!(text(&mut other, "HELLO 3").starts_with('%'));
+        for line in ["SET a 1", "DBSIZE", "DBSIZE"] {
+            assert!(!text(&mut client, line).starts_with('-'), "{line}");
+        }
+        // Another link, which is refused as well.
+        assert_eq!(text(&mut other, "GET a"), "$1\r\n1\r\n");
+        let output = proxy.process.output();
+        assert_eq!(output.matches(refused).count(), warnings, "{arguments:?}: {output}");
+        assert!(!output.contains("sesame"), "{output}");
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ const DIRECT: &[&str] =
 
 /// Calls whose replies differ, and why.
 const DIFFERENT: &[(&str, &str)] = &[
+    ("bgrewriteaof", "refused: persistence belongs to the servers"),
     ("client|pause", "refused: it would hold back the clients of one proxy only"),
     ("client|unpause", "refused: it would hold back the clients of one proxy only"),
     ("config|get", "the proxy's settings, not a server's"),

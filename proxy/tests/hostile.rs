@@ -187,10 +187,35 @@ fn backend_that_is_silent_is_given_up_on_in_time() {
     assert!(reply.starts_with(b"-ERR"), "{}", String::from_utf8_lossy(&reply));
     assert!(began.elapsed() < Duration::from_secs(10));
     assert_eq!(client.read_reply().expect("it answers"), b"$1\r\n1\r\n");
-    for line in ["DBSIZE", "MGET a e1", "KEYS *", "SCAN 0 COUNT 5000"] {
+    for line in ["DBSIZE", "MGET a e1", "KEYS *", "SCAN 0 COUNT 5000", "WATCH a"] {
         assert!(client.text(line).starts_with("-ERR"), "{line}");
     }
     others_are_served(&mut client);
+    for line in ["UNWATCH", "MULTI", "SELECT 3", "SET a 1"] {
+        assert!(client.text(line).starts_with('+'), "{line}");
+    }
+    let reply = client.text("EXEC");
+    assert!(reply.starts_with("-ERR"), "{reply}");
+    others_are_served(&mut client);
+}
+
+#[test]
+fn clients_that_leave_a_silent_backend_take_up_no_places() {
+    let fake = Fake::start(|words| match words[0].as_str() {
+        "WATCH" => Act::text("+OK\r\n"),
+        _ => Act::Silence,
+    });
+    let (_server, proxy) = with_fake(&fake, &["--backend-recv-timeout", "300ms"]);
+    for _ in 0..5 {
+        let mut client = proxy.client();
+        for (line, reply) in [("WATCH a", "+OK"), ("MULTI", "+OK"), ("SET a 1", "+QUEUED")] {
+            assert!(client.text(line).starts_with(reply), "{line}");
+        }
+        client.send(b"EXEC\r\n").expect("it reads");
+    }
+    let mut admin = proxy.admin();
+    let are_gone = || admin.text("STATS").contains("sessions_alive\r\n:0\r\n");
+    assert!(common::within(Duration::from_secs(20), are_gone), "sessions are left over");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! What must be right before the cores start, each with a line that says what to do if it is not.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cordis_engine::config::Config;
 use cordis_engine::config::spec::CORES_MAX;
+use cordis_engine::process::{DirLock, listen_patiently};
 use cordis_engine::runtime::turn::Listener;
 use cordis_engine::sys::{affinity, limits, socket};
+use cordis_proxy::config::Settings;
+
+use crate::proxy;
 
 /// Files that the process has open whoever connects: log, lock, standard streams, file I/O.
 const PROCESS_FILES: u64 = 32;
@@ -33,13 +35,14 @@ pub(crate) struct Ready {
 ///
 /// # Errors
 /// One line that says what to do.
-pub(crate) fn prepare(config: &Config) -> Result<Ready, String> {
+pub(crate) fn prepare(config: &Config, proxy: Option<&Settings>) -> Result<Ready, String> {
     limits::check_kernel()?;
     limits::ensure_memlock()?;
     let cpus = choose_cpus(&config.cpus())?;
-    let maxclients_lowered_from = fit_open_files(config, cpus.len())?;
+    let others = proxy.map_or(0, |settings| proxy::files(settings, cpus.len()));
+    let maxclients_lowered_from = fit_open_files(config, cpus.len(), others)?;
     limits::check_io_uring()?;
-    let lock = DirLock::take(&config.dir())?;
+    let lock = DirLock::take(&config.dir(), "cordis-server", "cordis.lock")?;
     if let Some(path) = lock.dir.to_str() {
         // CONFIG GET shows where the files are, not how that was spelt.
         config.set_at_start("dir", path)?;
@@ -93,10 +96,14 @@ pub(crate) fn ranges(numbers: &[usize]) -> String {
     parts.iter().map(part).collect::<Vec<_>>().join(",")
 }
 
-/// Raises the limit of open files for `maxclients`, or lowers `maxclients` to what the limit
-/// allows and returns what it was.
-fn fit_open_files(config: &Config, core_count: usize) -> Result<Option<usize>, String> {
-    let reserve = PROCESS_FILES + CORE_FILES * core_count as u64;
+/// Raises the limit of open files for `maxclients` and these others, or lowers `maxclients` to what
+/// the limit allows and returns what it was.
+fn fit_open_files(
+    config: &Config,
+    core_count: usize,
+    others: u64,
+) -> Result<Option<usize>, String> {
+    let reserve = PROCESS_FILES + CORE_FILES * core_count as u64 + others;
     let wanted = config.maxclients();
     let files = limits::raise_open_files(wanted as u64 + reserve)?;
     let ceiling = files.saturating_sub(reserve);
@@ -111,73 +118,6 @@ fn fit_open_files(config: &Config, core_count: usize) -> Result<Option<usize>, S
     Ok((config.maxclients() < wanted).then_some(wanted))
 }
 
-/// The directory of the server's files, which no other server may use at the same time.
-#[derive(Debug)]
-pub(crate) struct DirLock {
-    /// Its absolute path.
-    pub(crate) dir: PathBuf,
-    /// Locked until it is closed, by whatever end of the process.
-    _file: File,
-}
-
-impl DirLock {
-    fn take(dir: &Path) -> Result<Self, String> {
-        let shown = dir.display();
-        let dir = match fs::canonicalize(dir) {
-            Ok(found) if found.is_dir() => found,
-            Ok(_) => return Err(format!("{shown} is not a directory: choose one with --dir")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(format!(
-                    "directory {shown} does not exist: create it with `mkdir -p {shown}`, or \
-                     choose another with --dir"
-                ));
-            }
-            Err(error) => return Err(format!("directory {shown} cannot be used: {error}")),
-        };
-        let unwritable = |error: io::Error| {
-            format!(
-                "directory {} is not writable ({error}): change its owner, or choose another \
-                 with --dir",
-                dir.display()
-            )
-        };
-        let path = dir.join("cordis.lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(unwritable)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(&dir, &mut file)),
-            Err(TryLockError::Error(error)) => return Err(unwritable(error)),
-        }
-        write_pid(&mut file).map_err(unwritable)?;
-        Ok(Self { dir, _file: file })
-    }
-}
-
-/// The file says who holds it.
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    writeln!(file, "{}", std::process::id())
-}
-
-fn in_use(dir: &Path, file: &mut File) -> String {
-    let mut pid = String::new();
-    // Without a number the line is still right.
-    let _ = file.take(20).read_to_string(&mut pid);
-    let dir = dir.display();
-    format!(
-        "another cordis-server (process {}) uses directory {dir}: stop it, or give this one a \
-         directory of its own with --dir",
-        pid.trim()
-    )
-}
-
 fn listen(config: &Config) -> Result<Vec<Listener>, String> {
     let (port, backlog) = (config.port(), config.tcp_backlog());
     let mut listeners = Vec::new();
@@ -188,9 +128,12 @@ fn listen(config: &Config) -> Result<Vec<Listener>, String> {
     }
     let path = config.unixsocket();
     if !path.is_empty() {
-        let fd = socket::listen_unix(Path::new(&*path), config.unixsocketperm(), backlog);
+        let permissions = config.unixsocketperm();
+        let fd = listen_patiently(&path, || {
+            socket::listen_unix(Path::new(&*path), permissions, backlog)
+        });
         let fd = fd.map_err(|error| unix_advice(&path, &error))?;
-        listeners.push(Listener { fd, is_unix: true });
+        listeners.push(Listener { fd, is_unix: true, is_tenants: false });
     }
     if listeners.is_empty() {
         return Err("there is nothing to listen on: set --port and --bind, or --unixsocket".into());
@@ -217,8 +160,10 @@ fn listen_at(
         }
     };
     for address in addresses {
-        match socket::listen_tcp(address, backlog) {
-            Ok(fd) => listeners.push(Listener { fd, is_unix: false }),
+        match listen_patiently(&address.to_string(), || socket::listen_tcp(address, backlog)) {
+            Ok(fd) => {
+                listeners.push(Listener { fd, is_unix: false, is_tenants: false });
+            }
             Err(error) if is_optional && is_missing(&error) => {}
             Err(error) => return Err(tcp_advice(address, &error)),
         }
@@ -264,59 +209,6 @@ fn unix_advice(path: &str, error: &io::Error) -> String {
     }
 }
 
-/// Random bytes from the kernel.
-///
-/// # Errors
-/// One line that says what is missing.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
-    let mut bytes = [0; N];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| format!("cannot read random bytes from /dev/urandom: {error}"))?;
-    Ok(bytes)
-}
-
-/// Overwrites a password that was given as a flag where process lists read it. Does nothing if the
-/// kernel does not let a process write to its own arguments; the configuration file is the place
-/// for secrets.
-pub(crate) fn hide_secret_arguments() {
-    let _ = try_hide();
-}
-
-fn try_hide() -> Option<()> {
-    let words = fs::read("/proc/self/cmdline").ok()?;
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // Field 48 is where the arguments begin; the first after the name in brackets is field 3.
-    let fields = stat.rsplit_once(')')?.1;
-    let start: u64 = fields.split_whitespace().nth(48 - 3)?.parse().ok()?;
-    if start == 0 {
-        return None;
-    }
-    let memory = OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
-    for (at, len) in secret_ranges(&words) {
-        memory.write_all_at(&vec![b'*'; len], start + at as u64).ok()?;
-    }
-    Some(())
-}
-
-/// Where the values of secret flags are in arguments that each end in a zero byte.
-fn secret_ranges(words: &[u8]) -> Vec<(usize, usize)> {
-    const FLAG: &[u8] = b"--requirepass";
-    let mut found = Vec::new();
-    let (mut at, mut follows) = (0, false);
-    for word in words.split(|byte| *byte == 0) {
-        if follows {
-            found.push((at, word.len()));
-        }
-        follows = word == FLAG;
-        if let Some(value) = word.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix(b"=")) {
-            found.push((at + FLAG.len() + 1, value.len()));
-        }
-        at += word.len() + 1;
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,30 +226,6 @@ mod tests {
         assert_eq!(error, "CPU 9 is not online: choose --cores from 0-1");
         let error = check_cpus(&[1], &[0], &[0, 1]).expect_err("it is not ours");
         assert!(error.contains("may not be used") && error.contains("from 0,"));
-    }
-
-    #[test]
-    fn secrets_are_found_in_both_forms() {
-        let words = b"x\0--requirepass\0abc\0--port\x001\0--requirepass=de\0--requirepassx\0y\0";
-        let found: Vec<&[u8]> =
-            secret_ranges(words).into_iter().map(|(at, len)| &words[at..at + len]).collect();
-        assert_eq!(found, [&b"abc"[..], b"de"]);
-        assert_eq!(secret_ranges(b"x\0--requirepass"), []);
-    }
-
-    #[test]
-    fn dir_lock_is_for_one() {
-        let name = format!("cordis-boot-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let error = DirLock::take(&dir).expect_err("it is not there");
-        assert!(error.contains("mkdir -p"));
-        fs::create_dir(&dir).expect("the directory is writable");
-        let lock = DirLock::take(&dir).expect("nobody uses it");
-        let error = DirLock::take(&dir).expect_err("it is taken");
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-        drop(lock);
-        drop(DirLock::take(&dir).expect("nobody uses it any more"));
-        fs::remove_dir_all(dir).expect("it is there");
     }
 
     #[test]

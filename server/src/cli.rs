@@ -7,12 +7,16 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use cordis_engine::config::Config;
 use cordis_engine::config::spec::{ConfigSpec, Kind, SPECS};
+use cordis_proxy::config::Settings;
+use cordis_proxy::config::spec::{KeySpec, Kind as ProxyKind};
+
+use crate::proxy;
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// To run with these settings. Boxed: they are an array of all options.
-    Run(Box<Config>),
+    /// To run with these settings, and to host a proxy with these. Boxed: they are many.
+    Run(Box<Config>, Option<Box<Settings>>),
     /// To print this and leave.
     Show(String),
     /// To look at the append log in this directory, and leave.
@@ -23,6 +27,8 @@ pub(crate) enum Request {
 const FILE: &str = "CONFIG.toml";
 const PRINT: &str = "print-config";
 const CHECK: &str = "check";
+/// Where help lists what concerns the proxy within.
+const PROXY: &str = "Proxy within the server";
 
 fn flag(spec: &'static ConfigSpec) -> Arg {
     let value = match spec.kind {
@@ -53,6 +59,35 @@ fn flag(spec: &'static ConfigSpec) -> Arg {
     if spec.name == "bind" { arg.action(ArgAction::Append).allow_hyphen_values(true) } else { arg }
 }
 
+fn proxy_file() -> Arg {
+    Arg::new(proxy::FILE)
+        .long(proxy::FILE)
+        .value_name("FILE")
+        .help("File with settings of the proxy within, as cordis-proxy has it; flags override it")
+        .help_heading(PROXY)
+}
+
+fn proxy_flag(spec: &'static KeySpec) -> Arg {
+    let help = match (spec.name, spec.default) {
+        ("proxy_addr", default) => {
+            format!(
+                "Where clients of the whole cluster connect, if this server hosts a proxy; \
+                     there is one on {default} if only --{} is given",
+                proxy::FILE
+            )
+        }
+        (_, "") => spec.doc.to_owned(),
+        (_, default) => format!("{} [default: {default}]", spec.doc),
+    };
+    let flag = proxy::flag(spec);
+    Arg::new(flag.clone())
+        .long(flag)
+        .value_name(if spec.kind == ProxyKind::Secret { "SECRET" } else { "VALUE" })
+        .help(help)
+        .help_heading(PROXY)
+        .allow_negative_numbers(true)
+}
+
 fn command() -> Command {
     let print = Arg::new(PRINT)
         .long(PRINT)
@@ -73,6 +108,8 @@ fn command() -> Command {
         .arg(print)
         .arg(check)
         .args(SPECS.iter().map(flag))
+        .arg(proxy_file())
+        .args(proxy::keys().map(proxy_flag))
 }
 
 /// Reads a command line, the program's name first, and the file that it names.
@@ -89,10 +126,13 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Request,
         return Ok(Request::Check(dir.clone()));
     }
     let config = settings(&matches)?;
+    let proxy = proxy::settings(matches.get_one(proxy::FILE), |flag| {
+        matches.get_one::<String>(flag).cloned()
+    })?;
     if matches.get_flag(PRINT) {
         return Ok(Request::Show(config.to_toml()));
     }
-    Ok(Request::Run(config))
+    Ok(Request::Run(config, proxy))
 }
 
 fn settings(matches: &ArgMatches) -> Result<Box<Config>, String> {
@@ -128,6 +168,12 @@ fn one_line(error: &clap::Error) -> String {
     line
 }
 
+/// Flags whose values are secrets, as they are given.
+pub(crate) fn secret_flags() -> Vec<String> {
+    let of_proxy = proxy::keys().filter(|spec| spec.kind == ProxyKind::Secret).map(proxy::flag);
+    ["requirepass".to_owned()].into_iter().chain(of_proxy).map(|flag| format!("--{flag}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +185,7 @@ mod tests {
 
     fn config(words: &[&str]) -> Box<Config> {
         match run(words) {
-            Ok(Request::Run(config)) => config,
+            Ok(Request::Run(config, _)) => config,
             other => panic!("the test gives a good command line: {other:?}"),
         }
     }
@@ -183,6 +229,8 @@ mod tests {
         assert_eq!(wrong(&["--databases", "17"]), databases);
         assert!(wrong(&["--cores", "0,0"]).contains("CPU 0 is listed twice"));
         assert!(wrong(&["/nosuch/file.toml"]).contains("/nosuch/file.toml: No such file"));
+        assert!(wrong(&["--proxy-adr", "x:1"]).contains("did you mean '--proxy-addr'?"));
+        assert!(wrong(&["--proxy-session-auth", "x"]).contains("set --proxy-addr"));
         assert!(wrong(&["--", "a", "b"]).contains("unexpected argument"));
     }
 
@@ -199,6 +247,7 @@ mod tests {
     #[test]
     fn help_and_version_are_shown() {
         let Ok(Request::Show(help)) = run(&["--help"]) else { panic!("it is asked for help") };
+        assert!(proxy::keys().all(|spec| help.contains(&format!("--{}", proxy::flag(spec)))));
         assert!(SPECS.iter().all(|spec| help.contains(&format!("--{}", spec.name))));
         let Ok(Request::Show(version)) = run(&["--version"]) else { panic!("it is asked") };
         assert_eq!(version, format!("cordis-server {}\n", env!("CARGO_PKG_VERSION")));

@@ -3,23 +3,30 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cordis_engine::config::Config;
 use cordis_engine::persist::check::check;
+use cordis_engine::process;
 use cordis_engine::runtime::pinned::{self, Options, Running};
-use cordis_engine::sys::malloc;
+use cordis_engine::runtime::tenant::Maker;
+use cordis_engine::runtime::turn::Listener;
 use cordis_engine::sys::signal::{Signal, Signals};
+use cordis_engine::sys::{malloc, socket};
+use cordis_proxy::config::Settings;
 
 use crate::boot::Ready;
 use crate::cli::Request;
 use crate::log::Log;
+use crate::proxy::{Housed, Proxy};
 
 mod boot;
 mod cli;
 mod log;
+mod proxy;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -30,8 +37,8 @@ const WRONG_SETTINGS: u8 = 2;
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let config = match cli::read(std::env::args_os()) {
-        Ok(Request::Run(config)) => config,
+    let (config, proxy) = match cli::read(std::env::args_os()) {
+        Ok(Request::Run(config, proxy)) => (config, proxy),
         Ok(Request::Show(text)) => {
             // A reader that closes early has seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -48,8 +55,8 @@ fn main() -> ExitCode {
         }
         Err(line) => return fail(&line, ExitCode::from(WRONG_SETTINGS)),
     };
-    boot::hide_secret_arguments();
-    match run(*config) {
+    process::hide_secret_arguments(&cli::secret_flags());
+    match run(*config, proxy) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => fail(&line, ExitCode::FAILURE),
     }
@@ -61,11 +68,11 @@ fn fail(line: &str, code: ExitCode) -> ExitCode {
 }
 
 /// The life of the server, from the first check to the last core's end.
-fn run(config: Config) -> Result<(), String> {
+fn run(config: Config, proxy: Option<Box<Settings>>) -> Result<(), String> {
     malloc::tune();
     // Before there is any other thread: all of them inherit the mask.
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
-    let ready = boot::prepare(&config)?;
+    let ready = boot::prepare(&config, proxy.as_deref())?;
     let log = Arc::new(Log::start(&config)?);
     stop_on_panic(&log);
     let level = log.clone();
@@ -76,17 +83,26 @@ fn run(config: Config) -> Result<(), String> {
     }));
     let (greeting, unixsocket) = (greeting(&config, &ready), config.unixsocket());
     tell(&config, &ready);
-    let Ready { cpus, listeners, lock, .. } = ready;
+    let Ready { cpus, mut listeners, lock, .. } = ready;
+    let (tenants, housed) = match proxy {
+        Some(settings) => house(settings, cpus.len(), &mut listeners, &lock.dir)?,
+        None => (Vec::new(), None),
+    };
     let options = Options {
         config,
         cores: cpus,
         listeners,
-        seed: u64::from_ne_bytes(boot::random()?),
+        seed: u64::from_ne_bytes(process::random()?),
         run_id: run_id()?,
+        tenants,
     };
     let running = pinned::start(options).map_err(|error| error.to_string())?;
+    let admin = housed.map(|housed| housed.open(&log)).transpose()?;
     greet(&greeting);
     watch(&running, &signals, &log);
+    if let Some(port) = admin {
+        port.stop();
+    }
     let ended = running.join();
     if !unixsocket.is_empty() {
         // Somebody may have removed it before.
@@ -96,6 +112,22 @@ fn run(config: Config) -> Result<(), String> {
     tracing::info!("stopped");
     log.flush();
     ended
+}
+
+/// Gives the proxy within its sockets, and its parts for the cores.
+fn house(
+    settings: Box<Settings>,
+    core_count: usize,
+    listeners: &mut Vec<Listener>,
+    dir: &Path,
+) -> Result<(Vec<Maker>, Option<Housed>), String> {
+    let own = listeners.iter().filter(|listener| !listener.is_unix);
+    let own = own.filter_map(|own| socket::local_name(&own.fd).parse().ok()).collect();
+    let mut proxy = Proxy::prepare(settings)?;
+    let fds = std::mem::take(&mut proxy.listeners);
+    listeners.extend(fds.into_iter().map(|fd| Listener { fd, is_unix: false, is_tenants: true }));
+    let (tenants, housed) = proxy.house(core_count, own, dir)?;
+    Ok((tenants, Some(housed)))
 }
 
 /// A panic is a broken invariant: data may be half changed and doors held, so nothing goes on.
@@ -111,7 +143,7 @@ fn stop_on_panic(log: &Arc<Log>) {
 }
 
 fn run_id() -> Result<String, String> {
-    Ok(boot::random::<20>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(process::random::<20>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn tell(config: &Config, ready: &Ready) {

@@ -850,6 +850,87 @@ fn connection_that_others_know_by_its_core_stays_there() {
 }
 
 #[test]
+fn slot_without_traffic_is_handed_over_without_waiting_for_a_timer() {
+    let mut cluster = Cluster::new([1, 1], [&[], &[]]);
+    fill(&cluster, 0, 2_000, 100);
+    // The shortest of many: a machine that is busy with others adds to each.
+    let pauses: Vec<u64> = (0..12)
+        .map(|slot| {
+            let shown = cluster.move_all(0, &slot.to_string());
+            shown["pause_max_us"].parse().expect("it is a number")
+        })
+        .collect();
+    let least = pauses.iter().min().expect("there are some");
+    assert!(*least > 0 && *least < 4_000, "pauses in microseconds: {pauses:?}");
+}
+
+#[test]
+fn server_that_is_killed_under_load_starts_again_at_once() {
+    let mut server = Process::cordis(2, &[]);
+    for round in 0..10 {
+        let ends = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = server.client();
+                    while !ends.load(Ordering::Relaxed) {
+                        if client.try_call(&["INCR", "loaded"]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            let mut client = server.client();
+            eventually(MOVE_LIMIT, "it is loaded", || {
+                let reply = client.text("GET loaded");
+                (reply.len() > "$3\r\n100\r\n".len() - 1).then_some(())
+            });
+            let pid = Pid::from_raw(server.pid() as i32).expect("it has one");
+            kill_process(pid, Signal::KILL).expect("a child can be signalled");
+            ends.store(true, Ordering::Relaxed);
+        });
+        server.restart();
+        assert_eq!(server.client().text("PING"), "+PONG\r\n", "round {round}");
+    }
+}
+
+#[test]
+fn slot_that_comes_back_is_refused_on_a_sticky_link_until_all_that_was_refused_is_back() {
+    let mut cluster = Cluster::new([2, 1], [&[], &[]]);
+    let mut link = cluster.servers[0].client();
+    let mut plain = cluster.servers[0].client();
+    assert!(link.text("CORDIS HELLO CORE 1 STICKY").starts_with("*14\r\n"));
+    // One on each core.
+    let keys = ["a", "foo"].map(|key| (key, slot_of(key.as_bytes())));
+    for (key, _) in keys {
+        assert_eq!(link.text(&format!("SET {key} 1")), "+OK\r\n");
+    }
+    let give = |cluster: &mut Cluster, owner: usize| {
+        cluster.epoch += 1;
+        let map = cluster.map(owner);
+        let mut client = cluster.servers[0].client();
+        let reply = client.try_call(&["CORDIS", "MAP", "SET", &map]).expect("it replies");
+        assert_eq!(reply, format!(":{}\r\n", cluster.epoch).as_bytes());
+    };
+    give(&mut cluster, 1);
+    for (key, _) in keys {
+        assert!(link.text(&format!("GET {key}")).starts_with("-MOVED "));
+        assert!(plain.text(&format!("GET {key}")).starts_with("-MOVED "));
+    }
+    give(&mut cluster, 0);
+    for (key, slot) in keys {
+        assert_eq!(plain.text(&format!("GET {key}")), "$1\r\n1\r\n");
+        let refused = format!("-TRYAGAIN slot {slot} was refused here before: CORDIS RETRY\r\n");
+        assert_eq!(link.text(&format!("SET {key} 2")), refused);
+        assert_eq!(link.text("MULTI"), "+OK\r\n");
+        assert_eq!(link.text(&format!("SET {key} 3")), "+QUEUED\r\n");
+        assert!(link.text("EXEC").contains(refused.trim_end().trim_start_matches('-')));
+        assert_eq!(link.text(&format!("CORDIS RETRY {slot}")), "+OK\r\n");
+        assert_eq!(link.text(&format!("GET {key}")), "$1\r\n1\r\n");
+    }
+}
+
+#[test]
 fn server_in_a_cluster_refuses_what_it_does_not_serve_and_leaves_when_told() {
     let cluster = Cluster::new([2, 1], [&[], &[]]);
     let mut first = cluster.servers[0].client();

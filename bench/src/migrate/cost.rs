@@ -6,25 +6,27 @@ use super::{Bench, KEYS, VALUE_BYTES, program_name};
 use crate::cluster::Proxy;
 use crate::compare::Line;
 use crate::fault::Fault;
+use crate::link::Target;
 use crate::load::{self, Plan};
 use crate::measure::Sample;
-use crate::process::Launch;
+use crate::process::{CpuTime, Launch};
 use crate::report;
 use crate::workload::WorkloadSpec;
 
-const CLIENTS: usize = 50;
+pub(super) const CLIENTS: usize = 50;
 const WARMUP: Duration = Duration::from_millis(200);
 
 /// Pipeline, requests before `--scale`, and the budget.
 const DEPTHS: [(u64, u64, f64); 3] =
     [(1, 200_000, 0.80), (16, 1_000_000, 0.45), (100, 2_000_000, 0.18)];
-const COMMANDS: [(&str, &str); 2] = [("set", "SET __key__ __data__"), ("get", "GET __key__")];
+pub(super) const COMMANDS: [(&str, &str); 2] =
+    [("set", "SET __key__ __data__"), ("get", "GET __key__")];
 
 /// A load of one row.
-struct Row {
-    command: &'static str,
-    pipeline: u64,
-    requests: u64,
+pub(super) struct Row {
+    pub(super) command: &'static str,
+    pub(super) pipeline: u64,
+    pub(super) requests: u64,
 }
 
 /// Measures both proxies in front of each kind of servers.
@@ -53,8 +55,10 @@ fn measure_before(bench: &Bench<'_>, launch: &Launch) -> Result<Vec<Line>, Fault
         report::progress(&format!("proxies before {servers}, repeat {now} of {of}"));
         let (_servers, [peer, cordis]) = bench.stage(launch, &bench.proxy_cpus)?;
         for (row, line) in rows.iter().zip(&mut lines) {
-            let measure =
-                |proxy: &Proxy| drive(bench, proxy, row).map_err(|fault| fault.to_string());
+            let measure = |proxy: &Proxy| {
+                let sample = drive(bench, proxy.target(), row, || proxy.cpu());
+                sample.map_err(|fault| fault.to_string())
+            };
             // They change places, so that a drift of the machine hits both.
             if number % 2 == 0 {
                 line.peer.take(measure(&peer));
@@ -69,16 +73,25 @@ fn measure_before(bench: &Bench<'_>, launch: &Launch) -> Result<Vec<Line>, Fault
     Ok(lines)
 }
 
-fn drive(bench: &Bench<'_>, proxy: &Proxy, row: &Row) -> Result<Sample, Fault> {
+/// Loads a target with a row; the cost is that of the process whose CPU time `cpu` tells.
+///
+/// # Errors
+/// A load that fails.
+pub(super) fn drive(
+    bench: &Bench<'_>,
+    target: Target,
+    row: &Row,
+    cpu: impl FnMut() -> CpuTime,
+) -> Result<Sample, Fault> {
     let workload = WorkloadSpec::uniform(row.command, KEYS, VALUE_BYTES);
     let plan = Plan {
         clients: CLIENTS,
         pipeline: row.pipeline,
         cpus: bench.args.pair.load_cpu.0.clone(),
         warmup: WARMUP,
-        ..Plan::new(proxy.target(), workload, row.requests)
+        ..Plan::new(target, workload, row.requests)
     };
-    let (tally, before, after) = load::run(&plan, || proxy.cpu())?;
+    let (tally, before, after) = load::run(&plan, cpu)?;
     let quantile_us = |q| tally.latencies_ns.value_at_quantile(q) as f64 / 1e3;
     let missing = (tally.nulls > 0).then(|| format!("{} keys were not found", tally.nulls));
     let error = tally.errors.first().map(|(text, count)| format!("{count} errors: {text}"));

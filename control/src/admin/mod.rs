@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cordis_engine::process::listen_patiently;
 use cordis_engine::resp::value::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -32,7 +33,13 @@ pub async fn listen(addr: &str, secret: &str) -> Result<TcpListener, String> {
     if secret.is_empty() && !socket.ip().is_loopback() {
         return Err(format!("admin address {addr} is not on loopback: it needs an admin secret"));
     }
-    TcpListener::bind(socket).await.map_err(|why| format!("cannot listen on {addr}: {why}"))
+    // Nothing else runs yet that would be held up.
+    let bound = listen_patiently(addr, || std::net::TcpListener::bind(socket));
+    let listener = bound.and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    listener.map_err(|why| format!("cannot listen on {addr}: {why}"))
 }
 
 /// Takes connections in for ever.

@@ -240,7 +240,7 @@ fn state_of(machine: &Machine, op: &Op) -> &'static str {
 }
 
 fn operation(machine: &Machine, now_ms: i64, op: &Op) -> Value {
-    let (mut keys, mut bytes, mut pause_max_us) = (op.keys, op.bytes, 0);
+    let (mut keys, mut bytes, mut pause_max_us) = (op.keys, op.bytes, op.pause_max_us);
     let mut error = op.reason.clone();
     for carrier in machine.model().moves.values().filter(|carrier| carrier.op == op.id) {
         if let Some((report, _)) = machine.report(carrier.id) {

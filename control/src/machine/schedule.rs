@@ -198,6 +198,7 @@ impl Machine {
         {
             op.keys += live.report.keys;
             op.bytes += live.report.bytes;
+            op.pause_max_us = op.pause_max_us.max(live.report.pause_max_us);
             self.dirty.insert(Key::Op(ended.op));
         }
         for slot in ended.open.iter() {

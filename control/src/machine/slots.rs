@@ -94,6 +94,7 @@ impl Machine {
             is_cancelled: false,
             keys: 0,
             bytes: 0,
+            pause_max_us: 0,
         };
         self.model.ops.insert(id, op);
         self.dirty.insert(Key::Op(id));

@@ -136,6 +136,37 @@ fn target_that_is_full_refuses_and_the_source_stays_intact() {
     assert_eq!(missing(&mut cluster.proxies[0].client(), &keys), [""; 0]);
 }
 
+#[test]
+fn process_that_is_server_and_proxy_is_both_to_control() {
+    let mut cluster = Cluster::start_fused();
+    let keys: Vec<String> = (0..2_000).map(|number| format!("load:{number}")).collect();
+    load(&mut cluster.proxies[0].client(), &keys);
+    let ports = [cluster.proxies[0].port, cluster.proxies[1].port];
+    let mut workers = [Worker::new("c0", seed()), Worker::new("c1", seed())];
+    let until = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (worker, port) in workers.iter_mut().zip(ports) {
+            let until = &until;
+            scope.spawn(move || worker.run(port, &[], until));
+        }
+        let _ends = Ends(&until);
+        cluster.move_all("0-511", 2);
+        cluster.move_all("0-1023", 1);
+        // It goes on with what it knows.
+        cluster.control.kill();
+        let mut client = cluster.proxies[0].client();
+        assert_eq!(client.call("SET while-control-is-down 1"), Value::simple("OK"));
+        cluster.control.restart();
+        cluster.whole();
+        cluster.move_all("512-1023", 2);
+        cluster.whole();
+    });
+    for (worker, port) in workers.iter_mut().zip(ports) {
+        worker.check_all(port);
+        assert_eq!(missing(&mut Client::connect(port).expect("it runs"), &keys), [""; 0]);
+    }
+}
+
 /// A running `cordis up`.
 struct Up {
     child: Child,

@@ -207,29 +207,34 @@ impl Daemon {
         Self::start("cordis-proxy", (port, admin_port), args)
     }
 
+    /// A server that hosts a proxy, and that proxy, which nobody has to start or end.
+    fn fused(cores: &str) -> (Self, Self) {
+        let (port, proxy_port, admin_port) = (free_port(), free_port(), free_port());
+        let number = port.to_string();
+        let addr = |port: u16| format!("127.0.0.1:{port}");
+        let (proxy, admin) = (addr(proxy_port), addr(admin_port));
+        let mut args = vec!["--port", &number, "--cores", cores, "--proxy-addr", &proxy];
+        args.extend(["--proxy-admin-addr", &admin, "--proxy-product-name", "test"]);
+        let args = args.into_iter().map(str::to_owned).collect();
+        let server = Self::start("cordis-server", (port, admin_port), args);
+        let (args, folder) = (Vec::new(), own_folder());
+        let name = "proxy within";
+        (server, Self { name, args, folder, child: None, port: proxy_port, admin_port })
+    }
+
     /// Starts it, in the folder and on the ports that it had before, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let mut tries = 0;
+        let mut child = self.spawn();
         let what = format!("{} starts", self.name);
         eventually(&what, || {
-            let Some(child) = &mut self.child else {
-                self.child = Some(self.spawn());
-                tries += 1;
-                return None;
-            };
             if let Some(status) = child.try_wait().expect("a child can be asked") {
-                let log = self.log();
-                // The kernel lets go of the ports of a killed process a moment after its end has
-                // been seen: whoever starts it again has to try again.
-                let is_port = log.lines().last().is_some_and(|line| line.contains(" is in use"));
-                assert!(is_port && tries < 1_000, "{} ends ({status}):\n{log}", self.name);
-                self.child = None;
-                return None;
+                panic!("{} ends ({status}):\n{}", self.name, self.log());
             }
             let mut client = Client::connect(self.admin_port).ok()?;
             client.try_call(&["PING"]).ok()
         });
+        self.child = Some(child);
     }
 
     fn spawn(&self) -> Child {
@@ -321,11 +326,20 @@ impl Cluster {
     pub(crate) fn start() -> Self {
         let many = std::thread::available_parallelism().map_or(1, usize::from) > 1;
         let (both, last) = if many { ("0,1", "1") } else { ("0", "0") };
-        let cluster = Self {
-            proxies: [Daemon::proxy("0"), Daemon::proxy(last)],
-            servers: [Daemon::server(both), Daemon::server(last)],
-            control: Daemon::control(),
-        };
+        Self::introduce(
+            [Daemon::proxy("0"), Daemon::proxy(last)],
+            [Daemon::server(both), Daemon::server(last)],
+        )
+    }
+
+    /// The same with the server of group 1 and the first proxy as one process.
+    pub(crate) fn start_fused() -> Self {
+        let (server, proxy) = Daemon::fused("0");
+        Self::introduce([proxy, Daemon::proxy("0")], [server, Daemon::server("0")])
+    }
+
+    fn introduce(proxies: [Daemon; 2], servers: [Daemon; 2]) -> Self {
+        let cluster = Self { proxies, servers, control: Daemon::control() };
         let mut admin = cluster.admin();
         for (index, server) in cluster.servers.iter().enumerate() {
             let group = index + 1;

@@ -620,8 +620,16 @@ fn move_to_and_fro(cluster: &Cluster, until: &AtomicBool) -> u64 {
 
 #[test]
 fn history_while_slots_move_is_exact() {
+    exact_history(&Cluster::start());
+}
+
+#[test]
+fn history_by_a_process_that_is_server_and_proxy_is_exact() {
+    exact_history(&Cluster::start_fused());
+}
+
+fn exact_history(cluster: &Cluster) {
     let seed = seed();
-    let cluster = Cluster::start();
     let ports = [cluster.proxies[0].port, cluster.proxies[1].port];
     let loaded: Vec<String> = (0..20_000).map(|number| format!("load:{number}")).collect();
     load(&mut cluster.proxies[0].client(), &loaded);
@@ -638,11 +646,11 @@ fn history_while_slots_move_is_exact() {
         }
         scope.spawn(|| big.run_big(ports[0], &until));
         let ending = scope.spawn(|| run_ending(ports[1], &until));
-        let moves = move_to_and_fro(&cluster, &until);
+        let moves = move_to_and_fro(cluster, &until);
         (moves, ending.join().expect("keys end when they should"))
     });
     workers.push(big);
-    check_end(&cluster, &mut workers, &loaded, &shared);
+    check_end(cluster, &mut workers, &loaded, &shared);
     let answered: Vec<u64> = workers.iter().map(|worker| worker.answered).collect();
     let slowest = workers.iter().map(|worker| worker.slowest).max();
     let _ = writeln!(

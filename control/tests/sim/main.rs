@@ -5,10 +5,13 @@
 //! again, with `CORDIS_SIM_TRACE=1` step by step. `CORDIS_SIM_FROM=n` and
 //! `CORDIS_SIM_SEEDS=n` set which are run.
 
+mod client;
 mod dice;
 mod disk;
+mod net;
 mod proxy;
 mod server;
+mod time;
 mod world;
 
 use world::World;
@@ -21,7 +24,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs every `step`-th seed from `first`.
-fn run(first: u64, step: u64, end: u64) -> Result<(usize, u64), String> {
+fn run(first: u64, step: u64, end: u64) -> Result<(usize, usize), String> {
     let (mut done, mut ran) = (0, 0);
     for seed in (first..end).step_by(step as usize) {
         let mut world = World::new(seed);

@@ -1,602 +1,860 @@
-//! Models of servers: a Cordis server with the rules of hand-over, and a codis-server, which obeys
-//! anybody. What they hold survives a crash, as it does with persistence; what is under way does not.
+//! Servers: a Cordis server, which is the engine's books and machines in a small shell, and a model of
+//! a codis-server, which obeys anybody.
 //!
-//! The Cordis model stands for the engine's own migration machines behind the same questions and
-//! answers; the engine tests those against each other by itself.
+//! The shell does what the engine's cores do for one slot after another: it carries out what the
+//! machine of a slot's source says, hands the machine what its target answers, and keeps the books on a
+//! disk that takes its time. What decides is the engine's own: `migrate::books`, `migrate::machine`,
+//! `migrate::disk`. A Cordis server keeps its keys in memory: a crash takes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use cordis_control::machine::request::{
-    Answer, Hello, MoveReport, Probed, Request, SlotReport, SlotState,
+    Answer, Hello, MoveReport, Probed, Request, SlotReport, SlotState as Reported,
 };
-use cordis_control::ranges::SlotSet;
-use cordis_engine::slots::map::ClusterMap;
+use cordis_control::ranges;
+use cordis_engine::migrate::books::{Asked, Coming, Going, Order, answer_of, heard};
+use cordis_engine::migrate::cluster::{Inner, Membership, MoveId};
+use cordis_engine::migrate::disk::Saved;
+use cordis_engine::migrate::machine::{
+    Attempt, Source, SourceAction, SourceActions, SourceEvent, SourceState, TargetAction,
+    TargetView,
+};
+use cordis_engine::slots::state::{SlotSet, SlotState};
+use cordis_engine::units::{Ms, SlotId};
+
+use crate::client::{Call, Served};
+use crate::dice::Dice;
+use crate::time::Clock;
 
 /// Slots that the simulation uses; all others stay offline.
 pub(crate) const SLOTS: u16 = 10;
-/// How long a slot may be frozen.
-const FREEZE_MAX_MS: i64 = 60;
-/// When something that was sent and not answered is sent again.
-const RESEND_MS: i64 = 40;
+/// How long a target may owe an answer and say nothing.
+const SILENCE_MS: i64 = 250;
+/// First and longest wait before it is dialled again.
+const REDIAL_MS: (i64, i64) = (20, 200);
 
 /// The keys of a slot, each a counter.
 pub(crate) type Keys = BTreeMap<u32, u64>;
 
-/// What one server says to another about a move.
+/// The slot of a number.
+pub(crate) fn slot_id(number: u16) -> SlotId {
+    SlotId::new(u64::from(number)).expect("the simulation uses the first slots")
+}
+
+/// A connection of a move: of one life of its source, to its target.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Wire {
+    pub(crate) source: Arc<str>,
+    pub(crate) target: Arc<str>,
+    pub(crate) number: u64,
+}
+
+/// What one server says to another.
 #[derive(Clone, Debug)]
 pub(crate) enum Letter {
-    Import { id: u64, epoch: u64, slot: u16, attempt: u64, keys: Keys },
-    Imported { slot: u16, attempt: u64 },
-    Refused { slot: u16, attempt: u64 },
-    Ready { id: u64, slot: u16, attempt: u64, keys: Keys },
-    IsReady { slot: u16, attempt: u64 },
-    Commit { id: u64, slot: u16, epoch: u64 },
-    Committed { slot: u16, epoch: u64 },
-    Abort { id: u64, slot: u16, attempt: u64 },
+    Hello,
+    Greeted,
+    Import(Coming, u64),
+    Fill(Coming, Vec<(u32, u64)>),
+    Ready(Coming, Keys),
+    Commit(Coming, u64),
+    Abort(Coming, u64),
+    Resolve(MoveId, SlotId, u64),
+    /// To a question about an attempt; the error's text, if it is one.
+    Answer(Asked, Coming, Option<String>),
+    View(SlotId, TargetView),
 }
 
-/// What became of a client's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// It ran; the value that it found before.
-    Ran(u64),
-    /// It did not run: ask there.
-    Moved(String),
-    /// It did not run: ask later.
-    Later,
-    /// The wrapper: the key is not here.
-    Missing,
+impl Letter {
+    /// Whether the source sends it.
+    pub(crate) fn is_question(&self) -> bool {
+        !matches!(self, Self::Greeted | Self::Answer(..) | Self::View(..))
+    }
 }
 
-/// A step of the source for one slot.
+/// What is being sent of a slot.
+#[derive(Clone, Debug)]
+struct Flow {
+    /// The last key that was passed.
+    passed: Option<u32>,
+    is_walked: bool,
+    /// What happened since to keys that were passed.
+    effects: Vec<(u32, u64)>,
+    has_caught_up: bool,
+    digest: Option<Keys>,
+}
+
 #[derive(Clone, Debug)]
 struct Task {
-    id: u64,
-    attempt: u64,
-    sent_ms: i64,
-    frozen_ms: i64,
+    slot: SlotId,
+    source: Source,
+    flow: Option<Flow>,
+    note: Option<u64>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Down(i64),
+    Greeting,
+    Up,
+}
+
+/// A move away.
 #[derive(Clone, Debug)]
-struct Slot {
-    state: SlotState,
+struct Mover {
     epoch: u64,
-    /// Whom it was handed to, or whose it is.
-    peer: String,
-    keys: Keys,
-    /// Importing, ready: of which move, which attempt. Handed: of which move, under which epoch.
-    id: u64,
-    attempt: u64,
-    granted: u64,
-    /// Where it comes from.
-    source: String,
-    /// It travels by the original's commands.
-    is_carried: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Sending {
-    epoch: u64,
-    target: String,
-    slots: SlotSet,
-    done: SlotSet,
+    target: Arc<str>,
     parallel: usize,
-    error: String,
+    is_cancelled: bool,
+    waiting: VecDeque<SlotId>,
+    tasks: Vec<Task>,
+    stage: Stage,
+    wire: u64,
+    redials: u32,
+    owed: u32,
+    heard_at: i64,
+}
+
+/// What a proxy has sent on one of its links and is not answered yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inbox {
+    pub(crate) calls: VecDeque<Call>,
+    /// Slots because of which a call was refused here.
+    refused: SlotSet,
+}
+
+/// Writing the books to disk.
+#[derive(Debug)]
+struct Saving {
+    done_at: i64,
+    number: u64,
+    saved: Saved,
 }
 
 /// A server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) addr: String,
+    pub(crate) addr: Arc<str>,
     pub(crate) is_cordis: bool,
     pub(crate) is_up: bool,
-    product: String,
-    group: u16,
-    map_epoch: u64,
-    run_id: u64,
-    slots: Vec<Slot>,
+    clock: Clock,
+    pub(crate) run_id: u64,
+    disk: Saved,
+    pub(crate) keys: Vec<Keys>,
     // Forgotten in a crash:
-    sending: BTreeMap<u64, Sending>,
-    tasks: BTreeMap<u16, Task>,
-    expected: BTreeMap<u64, (String, SlotSet)>,
-    attempts: u64,
+    pub(crate) books: Inner,
+    saving: Option<Saving>,
+    changed: u64,
+    saved: u64,
+    movers: BTreeMap<MoveId, Mover>,
+    wires: u64,
+    /// Answers to control that wait for the disk.
+    settling: Vec<(u64, (u64, u64), Answer)>,
+    pub(crate) inboxes: BTreeMap<(usize, u64), Inbox>,
+    /// What leaves at the end of a turn.
+    pub(crate) out: Vec<(Wire, Letter)>,
+    pub(crate) replies: Vec<((u64, u64), Answer)>,
 }
 
 impl Server {
-    pub(crate) fn new(addr: &str, is_cordis: bool) -> Self {
-        let slot = Slot {
-            state: SlotState::Owned,
-            epoch: 0,
-            peer: String::new(),
-            keys: Keys::new(),
-            id: 0,
-            attempt: 0,
-            granted: 0,
-            source: String::new(),
-            is_carried: false,
-        };
+    pub(crate) fn new(addr: &str, is_cordis: bool, clock: Clock) -> Self {
+        let books = Inner::with_slots(usize::from(SLOTS));
         Self {
-            addr: addr.to_owned(),
+            addr: Arc::from(addr),
             is_cordis,
             is_up: true,
-            product: String::new(),
-            group: 0,
-            map_epoch: 0,
+            clock,
             run_id: 1,
-            slots: vec![slot; usize::from(SLOTS)],
-            sending: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            expected: BTreeMap::new(),
-            attempts: 0,
+            disk: Saved::of(&books),
+            keys: vec![Keys::new(); usize::from(SLOTS)],
+            books,
+            saving: None,
+            changed: 0,
+            saved: 0,
+            movers: BTreeMap::new(),
+            wires: 0,
+            settling: Vec::new(),
+            inboxes: BTreeMap::new(),
+            out: Vec::new(),
+            replies: Vec::new(),
         }
     }
 
-    pub(crate) fn crash(&mut self) {
+    /// The process ends. What was being written may be on disk or not.
+    pub(crate) fn crash(&mut self, dice: &mut Dice) {
         self.is_up = false;
         self.run_id += 1;
-        self.sending.clear();
-        self.tasks.clear();
-        self.expected.clear();
-        for slot in &mut self.slots {
-            match slot.state {
-                // Streamed or frozen: not handed over, so still ours.
-                SlotState::Leaving | SlotState::Frozen => slot.state = SlotState::Owned,
-                SlotState::Importing => {
-                    slot.state = SlotState::Away;
-                    slot.keys.clear();
-                }
-                _ => {}
-            }
+        if let Some(saving) = self.saving.take().filter(|_| dice.percent(50)) {
+            self.disk = saving.saved;
         }
+        self.movers.clear();
+        self.settling.clear();
+        self.inboxes.clear();
+        self.out.clear();
+        self.replies.clear();
+        if self.is_cordis {
+            self.keys.iter_mut().for_each(Keys::clear);
+        }
+    }
+
+    /// It starts again, and its clock may have been set meanwhile.
+    pub(crate) fn start(&mut self, dice: &mut Dice) {
+        self.is_up = true;
+        self.clock.step(dice.span(-300, 300));
+        self.books = Inner::with_slots(usize::from(SLOTS));
+        self.disk.clone().restore(&mut self.books);
+        self.changed += 1;
+        self.saved = self.changed;
+        self.announce();
     }
 
     /// Whether it runs requests of a slot, or would as soon as it thaws.
     pub(crate) fn claims(&self, slot: u16) -> bool {
-        self.is_cordis && self.map_epoch > 0 && self.slots[usize::from(slot)].state.is_claim()
+        self.is_cordis && self.books.membership.is_some() && self.state_of(slot).is_visible()
     }
 
     pub(crate) fn epoch_of(&self, slot: u16) -> u64 {
-        self.slots[usize::from(slot)].epoch
-    }
-
-    pub(crate) fn keys_of(&self, slot: u16) -> &Keys {
-        &self.slots[usize::from(slot)].keys
+        self.books.slot(slot_id(slot)).epoch
     }
 
     pub(crate) fn state_of(&self, slot: u16) -> SlotState {
-        self.slots[usize::from(slot)].state
+        self.books.slot(slot_id(slot)).state
     }
 
+    pub(crate) fn keys_of(&self, slot: u16) -> &Keys {
+        &self.keys[usize::from(slot)]
+    }
+
+    /// Whether nothing is left of any move, also of one that came to nothing.
     pub(crate) fn is_quiet(&self) -> bool {
-        // Nor may anything be left of a move that came to nothing.
-        let is_final = |slot: &Slot| matches!(slot.state, SlotState::Owned | SlotState::Away);
-        self.sending.is_empty() && self.slots.iter().all(is_final)
+        self.movers.is_empty() && self.books.slots.iter().all(|entry| !entry.state.is_moving())
     }
 
-    /// Adds one to a key, if the slot is served here.
-    pub(crate) fn run(&mut self, slot: u16, key: u32) -> Served {
-        let at = &mut self.slots[usize::from(slot)];
+    // ---- clients ----
+
+    /// Runs what it can of what proxies have sent; answers with their links.
+    pub(crate) fn serve(&mut self) -> Vec<((usize, u64), Call, Served)> {
+        let mut served = Vec::new();
+        let links: Vec<(usize, u64)> = self.inboxes.keys().copied().collect();
+        for link in links {
+            while let Some(call) = self.inboxes.get(&link).and_then(|inbox| inbox.calls.front()) {
+                let call = *call;
+                if call.is_retry
+                    && let Some(inbox) = self.inboxes.get_mut(&link)
+                {
+                    inbox.refused.remove(slot_id(call.op.slot));
+                }
+                let is_refused = |inbox: &Inbox| inbox.refused.contains(slot_id(call.op.slot));
+                let outcome = match self.inboxes.get(&link).is_some_and(is_refused) {
+                    true => Served::Later,
+                    false => self.run(&call),
+                };
+                if outcome == Served::Held {
+                    break;
+                }
+                let Some(inbox) = self.inboxes.get_mut(&link) else { break };
+                inbox.calls.pop_front();
+                if matches!(outcome, Served::Moved(_) | Served::Later) && call.is_sticky {
+                    inbox.refused.insert(slot_id(call.op.slot));
+                }
+                served.push((link, call, outcome));
+            }
+        }
+        served
+    }
+
+    fn run(&mut self, call: &Call) -> Served {
+        let slot = call.op.slot;
         if self.is_cordis {
-            match at.state {
+            let entry = self.books.slot(slot_id(slot));
+            match entry.state {
                 SlotState::Owned | SlotState::Leaving => {}
-                SlotState::Away | SlotState::Handed if !at.peer.is_empty() => {
-                    return Served::Moved(at.peer.clone());
+                SlotState::Frozen => return Served::Held,
+                SlotState::Away | SlotState::Handed => {
+                    return entry.peer.clone().map_or(Served::Later, Served::Moved);
                 }
                 _ => return Served::Later,
             }
         }
-        let value = at.keys.entry(key).or_insert(0);
-        *value += 1;
-        Served::Ran(*value - 1)
+        let keys = &mut self.keys[usize::from(slot)];
+        if call.is_wrapped && !keys.contains_key(&call.op.key) {
+            return Served::Missing;
+        }
+        let before = keys.get(&call.op.key).copied().unwrap_or(0);
+        if !call.op.is_read {
+            keys.insert(call.op.key, before + 1);
+            self.note_effect(slot, call.op.key, before + 1);
+        }
+        Served::Ran(before)
     }
 
-    /// The original's wrapper: runs only if the key is here.
-    pub(crate) fn run_wrapped(&mut self, slot: u16, key: u32) -> Served {
-        if self.slots[usize::from(slot)].keys.contains_key(&key) {
-            return self.run(slot, key);
+    /// What happens to a key that has been sent is sent too.
+    fn note_effect(&mut self, slot: u16, key: u32, value: u64) {
+        let tasks = self.movers.values_mut().flat_map(|mover| &mut mover.tasks);
+        for task in tasks.filter(|task| task.slot == slot_id(slot)) {
+            if let Some(flow) = &mut task.flow
+                && (flow.is_walked || flow.passed.is_some_and(|passed| key <= passed))
+            {
+                flow.effects.push((key, value));
+            }
         }
-        Served::Missing
     }
 
     /// The original's restore: overwrites.
     pub(crate) fn restore(&mut self, slot: u16, keys: &Keys) -> bool {
-        let at = &mut self.slots[usize::from(slot)];
-        let may = !self.is_cordis || at.state == SlotState::Owned;
+        let may = !self.is_cordis || self.state_of(slot) == SlotState::Owned;
         if may {
-            at.keys.extend(keys.iter().map(|(key, value)| (*key, *value)));
+            let all = keys.iter().map(|(key, value)| (*key, *value));
+            self.keys[usize::from(slot)].extend(all);
         }
         may
     }
 
     /// Keys that the next call of the original's would carry.
     pub(crate) fn to_carry(&self, slot: u16, count: usize) -> Keys {
-        let keys = self.keys_of(slot).iter().take(count);
-        keys.map(|(key, value)| (*key, *value)).collect()
+        self.keys_of(slot).iter().take(count).map(|(key, value)| (*key, *value)).collect()
     }
 
     /// Keys are on the other side.
     pub(crate) fn carried(&mut self, slot: u16, keys: &Keys) {
-        self.slots[usize::from(slot)].keys.retain(|key, _| !keys.contains_key(key));
+        self.keys[usize::from(slot)].retain(|key, _| !keys.contains_key(key));
     }
 
-    /// Answers control.
-    pub(crate) fn ask(&mut self, request: &Request) -> Answer {
+    // ---- control ----
+
+    /// Answers control, unless the answer waits for the disk.
+    pub(crate) fn ask(&mut self, asked: (u64, u64), request: &Request) -> Option<Answer> {
+        let with_keys = || (0..SLOTS).filter(|slot| !self.keys_of(*slot).is_empty()).collect();
         if !self.is_cordis {
-            return match request {
+            return Some(match request {
                 Request::Probe => {
-                    let with_keys = (0..SLOTS).filter(|slot| !self.keys_of(*slot).is_empty());
-                    let probed = Probed::Codis(self.addr.clone(), with_keys.collect());
+                    let probed = Probed::Codis(self.addr.to_string(), with_keys());
                     Answer::Probed(Box::new(probed))
                 }
                 Request::NextDb { .. } => Answer::Db(None),
                 _ => Answer::Ok,
-            };
+            });
         }
-        match request {
+        let done = match request {
             Request::Probe => {
-                let with_keys = (0..SLOTS).filter(|slot| !self.keys_of(*slot).is_empty());
-                Answer::Probed(Box::new(Probed::Cordis(self.hello(), with_keys.collect())))
+                let probed = Probed::Cordis(self.hello(), with_keys());
+                return Some(Answer::Probed(Box::new(probed)));
             }
-            Request::Hello => Answer::Hello(self.hello()),
-            Request::Join { product, group, .. } => self.join(product, *group),
-            Request::MapSet(map) => self.take_map(map),
-            Request::Slots => Answer::Slots(self.report_slots()),
-            Request::Moves => Answer::Moves(self.report_moves()),
-            Request::Expect { id, source, slots, .. } => {
-                self.expected.insert(*id, (source.clone(), *slots));
-                Answer::Ok
+            Request::Hello => return Some(Answer::Hello(self.hello())),
+            Request::Slots => return Some(Answer::Slots(self.report_slots())),
+            Request::Moves => return Some(Answer::Moves(self.report_moves())),
+            Request::NextDb { .. } => return Some(Answer::Db(None)),
+            Request::Expect { id, epoch, source, slots } => {
+                let result = self.books.expect(*id, *epoch, source.clone(), set_of(slots));
+                self.changed += 1;
+                return Some(result.map_or_else(refused, |()| Answer::Ok));
             }
-            Request::Move { id, epoch, target, slots, parallel, .. } => {
-                self.begin(*id, *epoch, target, *slots, *parallel as usize)
+            Request::Join { product, group, addr } => {
+                let (product, addr) = (product.clone(), addr.clone());
+                self.books.admit(Membership { product, group: *group, addr }).map(|()| Answer::Ok)
             }
-            Request::Cancel { id } => self.cancel(*id),
-            Request::NextDb { .. } => Answer::Db(None),
-            _ => Answer::Ok,
+            Request::Leave { product } => {
+                self.books.dismiss(product.as_bytes()).map(|()| Answer::Ok)
+            }
+            Request::MapSet(map) => {
+                if let Some(newer) = self.books.map.as_ref().filter(|old| old.epoch > map.epoch) {
+                    return Some(Answer::Stale(newer.epoch));
+                }
+                self.books.offer_map((**map).clone()).map(|()| Answer::Epoch(map.epoch))
+            }
+            Request::Move { id, epoch, target, slots, rate, parallel } => {
+                let order = Order {
+                    id: *id,
+                    epoch: *epoch,
+                    target: target.clone(),
+                    slots: set_of(slots),
+                    rate_bytes: Some(*rate),
+                    parallel: Some(*parallel as usize),
+                };
+                self.books.order_move(order, (0, 1)).map(|()| Answer::Ok)
+            }
+            Request::Cancel { id } => {
+                self.books.call_off(*id);
+                Ok(Answer::Ok)
+            }
+            _ => Ok(Answer::Ok),
+        };
+        match done {
+            Err(error) => Some(refused(error)),
+            Ok(answer) => {
+                self.announce();
+                self.changed += 1;
+                self.settling.push((self.changed, asked, answer));
+                None
+            }
         }
     }
 
     fn hello(&self) -> Hello {
+        let me = self.books.membership.as_ref();
         Hello {
             version: "1".into(),
             run_id: format!("{}-{}", self.addr, self.run_id),
             cores: 1,
-            product: self.product.clone(),
-            group: self.group,
-            epoch: self.map_epoch,
+            product: me.map(|me| me.product.clone()).unwrap_or_default(),
+            group: me.map_or(0, |me| me.group),
+            epoch: self.books.map.as_ref().map_or(0, |map| map.epoch),
         }
-    }
-
-    fn join(&mut self, product: &str, group: u16) -> Answer {
-        if self.product.is_empty() {
-            product.clone_into(&mut self.product);
-            self.group = group;
-            self.slots.iter_mut().for_each(|slot| slot.state = SlotState::Away);
-        }
-        Answer::Ok
-    }
-
-    fn take_map(&mut self, map: &ClusterMap) -> Answer {
-        if map.epoch < self.map_epoch {
-            return Answer::Stale(self.map_epoch);
-        }
-        self.map_epoch = map.epoch;
-        for number in 0..SLOTS {
-            let entry = map.slots.iter().find(|range| (range.from..=range.to).contains(&number));
-            let entry = entry.expect("a map has every slot");
-            let primary = map.group(entry.group).and_then(|group| group.primary());
-            let addr = primary.map(|server| server.addr.clone()).unwrap_or_default();
-            let slot = &mut self.slots[usize::from(number)];
-            let is_ours = entry.group == self.group;
-            slot.is_carried = entry.migrate_from == self.group;
-            if slot.is_carried && matches!(slot.state, SlotState::Leaving | SlotState::Frozen) {
-                slot.state = SlotState::Owned;
-                self.tasks.remove(&number);
-            }
-            if entry.epoch <= slot.epoch {
-                if slot.state == SlotState::Away && entry.epoch == slot.epoch && !is_ours {
-                    slot.peer = addr;
-                }
-                continue;
-            }
-            let imports = matches!(slot.state, SlotState::Importing | SlotState::Ready);
-            if imports || entry.migrate_from == self.group {
-                continue;
-            }
-            slot.epoch = entry.epoch;
-            if is_ours {
-                slot.state = SlotState::Owned;
-            } else {
-                slot.state = SlotState::Away;
-                slot.peer = addr;
-                slot.keys.clear();
-                self.tasks.remove(&number);
-            }
-        }
-        Answer::Epoch(self.map_epoch)
     }
 
     fn report_slots(&self) -> Vec<SlotReport> {
-        let report = |(number, slot): (u16, &Slot)| SlotReport {
-            from: number,
-            to: number,
-            state: slot.state,
-            epoch: slot.epoch,
-            core: 0,
-            peer: slot.peer.clone(),
+        let report = |slot: SlotId| {
+            let entry = self.books.slot(slot);
+            SlotReport {
+                from: slot.index() as u16,
+                to: slot.index() as u16,
+                state: Reported::named(entry.state.name()).expect("both know the same names"),
+                epoch: entry.epoch,
+                core: 0,
+                peer: entry.peer.as_deref().unwrap_or_default().to_owned(),
+            }
         };
-        (0..).zip(&self.slots).map(report).collect()
+        self.books.ids().map(report).collect()
     }
 
     fn report_moves(&self) -> Vec<MoveReport> {
-        let sending = self.sending.iter().map(|(id, sending)| MoveReport {
+        let going = self.books.outbound.iter().map(|(id, outbound)| MoveReport {
             id: *id,
             is_source: true,
-            peer: sending.target.clone(),
-            slots: sending.slots.len() as u64,
-            done: sending.done.len() as u64,
-            done_slots: sending.done,
-            keys: self.attempts,
-            error: sending.error.clone(),
+            peer: outbound.target.clone(),
+            slots: outbound.slots.len() as u64,
+            done: outbound.done.len() as u64,
+            failed: outbound.failed.len() as u64,
+            done_slots: ranges_of(&outbound.done),
+            keys: outbound.keys,
+            error: outbound.error.clone(),
             ..MoveReport::default()
         });
-        // What it expects, and what it holds of moves that it does not expect any more.
-        let held = self
-            .slots
-            .iter()
-            .filter(|slot| matches!(slot.state, SlotState::Importing | SlotState::Ready));
-        let mut coming: BTreeMap<u64, (&str, usize)> =
-            held.map(|slot| (slot.id, (slot.source.as_str(), 1))).collect();
-        for (id, (source, slots)) in &self.expected {
-            coming.insert(*id, (source, slots.len()));
-        }
-        let expected = coming.into_iter().map(|(id, (source, slots))| MoveReport {
-            id,
+        let coming = self.books.inbound.iter().map(|(id, inbound)| MoveReport {
+            id: *id,
             is_source: false,
-            peer: source.to_owned(),
-            slots: slots as u64,
+            peer: inbound.source.clone(),
+            slots: inbound.slots.len() as u64,
+            done: inbound.done.len() as u64,
+            done_slots: ranges_of(&inbound.done),
             ..MoveReport::default()
         });
-        sending.chain(expected).collect()
+        going.chain(coming).collect()
     }
 
-    fn begin(
-        &mut self,
-        id: u64,
-        epoch: u64,
-        target: &str,
-        slots: SlotSet,
-        parallel: usize,
-    ) -> Answer {
-        if let Some(sending) = self.sending.get_mut(&id) {
-            sending.parallel = parallel;
-            return Answer::Ok;
+    /// Makes of the slots what is wanted, and takes up moves.
+    fn announce(&mut self) {
+        self.make_wanted();
+        for slot in self.books.imports_called_off() {
+            self.keys[slot.index()].clear();
+            self.books.drop_import(slot);
+            self.changed += 1;
         }
-        let foreign: SlotSet = slots
-            .iter()
-            .filter(|slot| {
-                self.slots
-                    .get(usize::from(*slot))
-                    .is_none_or(|s| !s.state.is_claim() || s.epoch >= epoch || s.is_carried)
-            })
-            .collect();
-        if !foreign.is_empty() {
-            return Answer::Refused(format!("ERR slots {foreign} are not served here"));
-        }
-        let sending = Sending {
-            epoch,
-            target: target.to_owned(),
-            slots,
-            done: SlotSet::new(),
-            parallel,
-            error: String::new(),
-        };
-        self.sending.insert(id, sending);
-        Answer::Ok
-    }
-
-    fn cancel(&mut self, id: u64) -> Answer {
-        self.sending.remove(&id);
-        self.expected.remove(&id);
-        self.tasks.retain(|number, task| {
-            let slot = &mut self.slots[usize::from(*number)];
-            let stays = task.id != id || slot.state == SlotState::Handed;
-            if !stays && matches!(slot.state, SlotState::Leaving | SlotState::Frozen) {
-                slot.state = SlotState::Owned;
-            }
-            stays
-        });
-        for slot in &mut self.slots {
-            let imports = matches!(slot.state, SlotState::Importing | SlotState::Ready);
-            if imports && slot.id == id {
-                slot.state = SlotState::Away;
-                slot.keys.clear();
-            }
-        }
-        Answer::Ok
-    }
-
-    /// Works on its moves; letters with their addressee.
-    pub(crate) fn tick(&mut self, now: i64) -> Vec<(String, Letter)> {
-        let mut letters = Vec::new();
-        self.start_tasks(now, &mut letters);
-        for number in 0..SLOTS {
-            self.step_slot(now, number, &mut letters);
-        }
-        letters
-    }
-
-    fn start_tasks(&mut self, now: i64, letters: &mut Vec<(String, Letter)>) {
-        let busy: BTreeSet<u16> = self.tasks.keys().copied().collect();
-        for (id, sending) in &self.sending {
-            let running = self.tasks.values().filter(|task| task.id == *id).count();
-            let free = sending.parallel.saturating_sub(running);
-            let open = sending.slots.iter().filter(|slot| {
-                let state = self.slots[usize::from(*slot)].state;
-                let at = &self.slots[usize::from(*slot)];
-                let is_free = !at.is_carried && at.epoch < sending.epoch;
-                let is_open = !sending.done.contains(*slot) && !busy.contains(slot);
-                is_open && is_free && state == SlotState::Owned
+        self.make_wanted();
+        self.forget_called_off();
+        for (&id, outbound) in &self.books.outbound {
+            let mover = self.movers.entry(id).or_insert_with(|| Mover {
+                epoch: outbound.epoch,
+                target: Arc::from(&*outbound.target),
+                parallel: outbound.parallel,
+                is_cancelled: false,
+                waiting: VecDeque::new(),
+                tasks: Vec::new(),
+                stage: Stage::Down(0),
+                wire: 0,
+                redials: 0,
+                owed: 0,
+                heard_at: 0,
             });
-            for number in open.take(free).collect::<Vec<_>>() {
-                self.attempts += 1;
-                let slot = &mut self.slots[usize::from(number)];
-                slot.state = SlotState::Leaving;
-                let task = Task { id: *id, attempt: self.attempts, sent_ms: now, frozen_ms: 0 };
-                letters.push(import(sending, number, &task, &slot.keys));
-                self.tasks.insert(number, task);
+            mover.parallel = outbound.parallel;
+            mover.is_cancelled = outbound.is_cancelled;
+            for slot in self.books.ids().filter(|slot| outbound.slots.contains(*slot)) {
+                let is_known = mover.waiting.contains(&slot)
+                    || mover.tasks.iter().any(|task| task.slot == slot);
+                if !is_known && self.books.is_to_move(id, outbound, slot) {
+                    mover.waiting.push_back(slot);
+                }
+            }
+        }
+        for (id, mover) in &mut self.movers {
+            mover.is_cancelled |= !self.books.outbound.contains_key(id);
+        }
+    }
+
+    fn make_wanted(&mut self) {
+        while let Some((slot, wanted)) = self.books.wanted.pop_first() {
+            if wanted.epoch > 0 && self.books.slot(slot).is_being_moved() {
+                continue;
+            }
+            if matches!(self.books.slot(slot).state, SlotState::Importing | SlotState::Ready) {
+                self.keys[slot.index()].clear();
+            }
+            self.books.make(slot, wanted);
+        }
+    }
+
+    fn forget_called_off(&mut self) {
+        if self.books.forget_called_off() {
+            self.changed += 1;
+        }
+    }
+
+    // ---- a turn ----
+
+    /// Everything that there is to do now.
+    pub(crate) fn turn(&mut self, world: i64, dice: &mut Dice) {
+        if !self.is_cordis {
+            return;
+        }
+        let now = self.clock.read(world);
+        self.see_to_disk(now, dice);
+        let mut movers = std::mem::take(&mut self.movers);
+        for (&id, mover) in &mut movers {
+            self.steer(now, id, mover);
+            self.stream(now, id, mover);
+            self.steer(now, id, mover);
+        }
+        let count = movers.len();
+        movers.retain(|_, mover| {
+            let is_idle = mover.tasks.is_empty() && mover.waiting.is_empty();
+            !(is_idle && mover.owed == 0)
+        });
+        let has_ended = movers.len() < count;
+        self.movers = movers;
+        if has_ended {
+            self.forget_called_off();
+        }
+        self.see_to_disk(now, dice);
+        let saved = self.saved;
+        let (ready, rest) = self.settling.drain(..).partition(|(number, ..)| *number <= saved);
+        self.settling = rest;
+        let ready: Vec<_> = ready;
+        self.replies.extend(ready.into_iter().map(|(_, asked, answer)| (asked, answer)));
+    }
+
+    fn see_to_disk(&mut self, now: i64, dice: &mut Dice) {
+        if let Some(saving) = self.saving.take_if(|saving| saving.done_at <= now) {
+            self.disk = saving.saved;
+            self.saved = saving.number;
+        }
+        if self.saving.is_none() && self.saved < self.changed {
+            let slow = if dice.percent(5) { dice.span(20, 300) } else { dice.span(1, 6) };
+            let saved = Saved::of(&self.books);
+            self.saving = Some(Saving { done_at: now + slow, number: self.changed, saved });
+        }
+    }
+
+    fn steer(&mut self, now: i64, id: MoveId, mover: &mut Mover) {
+        if mover.is_cancelled {
+            mover.waiting.retain(|&slot| self.books.is_in_doubt(id, slot));
+            for index in 0..mover.tasks.len() {
+                self.step(now, id, mover, index, SourceEvent::Cancel);
+            }
+        }
+        while mover.tasks.len() < mover.parallel.max(1)
+            && let Some(slot) = mover.waiting.pop_front()
+        {
+            let holds_keys = !self.keys[slot.index()].is_empty();
+            let source = self.books.begin_leaving(id, slot, Ms(now), || holds_keys);
+            let Some(source) = source else { continue };
+            mover.tasks.push(Task { slot, source, flow: None, note: None });
+            if mover.stage == Stage::Up {
+                self.step(now, id, mover, mover.tasks.len() - 1, SourceEvent::LinkUp);
+            }
+        }
+        for index in 0..mover.tasks.len() {
+            let task = &mut mover.tasks[index];
+            if task.note.is_some_and(|note| note <= self.saved) {
+                task.note = None;
+                let attempt = task.source.attempt();
+                self.step(now, id, mover, index, SourceEvent::Noted(attempt));
+            }
+            if mover.tasks[index].source.next_at().is_some_and(|at| at.0 <= now) {
+                self.step(now, id, mover, index, SourceEvent::Tick);
+            }
+        }
+        self.end_tasks(id, mover);
+        let is_silent = mover.owed > 0 && now - mover.heard_at > SILENCE_MS;
+        match mover.stage {
+            Stage::Greeting | Stage::Up if is_silent => self.lose_wire(now, id, mover),
+            Stage::Down(at) if at <= now && !mover.tasks.is_empty() => {
+                self.wires += 1;
+                mover.wire = self.wires;
+                mover.stage = Stage::Greeting;
+                mover.heard_at = now;
+                mover.owed = 0;
+                self.send(mover, now, Letter::Hello);
+            }
+            _ => {}
+        }
+    }
+
+    fn lose_wire(&mut self, now: i64, id: MoveId, mover: &mut Mover) {
+        let wait = (REDIAL_MS.0 << mover.redials.min(6)).min(REDIAL_MS.1);
+        mover.redials += 1;
+        mover.stage = Stage::Down(now + wait);
+        mover.owed = 0;
+        for index in 0..mover.tasks.len() {
+            self.step(now, id, mover, index, SourceEvent::LinkDown);
+        }
+    }
+
+    fn end_tasks(&mut self, id: MoveId, mover: &mut Mover) {
+        let mut index = 0;
+        while index < mover.tasks.len() {
+            if !mover.tasks[index].source.has_ended() {
+                index += 1;
+                continue;
+            }
+            let task = mover.tasks.swap_remove(index);
+            let state = task.source.state();
+            if let Some(outbound) = self.books.outbound.get_mut(&id) {
+                match state {
+                    SourceState::Done => _ = outbound.done.insert(task.slot),
+                    SourceState::Failed => _ = outbound.failed.insert(task.slot),
+                    _ => {}
+                }
+                outbound.ended.insert(task.slot);
+            }
+            if state != SourceState::Done {
+                self.books.stay(task.slot);
+            }
+            self.changed += 1;
+        }
+        self.make_wanted();
+    }
+
+    fn step(&mut self, now: i64, id: MoveId, mover: &mut Mover, index: usize, event: SourceEvent) {
+        let actions = mover.tasks[index].source.step(Ms(now), event);
+        self.act(now, id, mover, index, actions);
+    }
+
+    /// Carries the actions of a slot's machine out, as `runtime/migrate.rs` of the engine does.
+    fn act(
+        &mut self,
+        now: i64,
+        id: MoveId,
+        mover: &mut Mover,
+        index: usize,
+        actions: SourceActions,
+    ) {
+        for action in actions {
+            let slot = mover.tasks[index].slot;
+            let coming = |attempt: Attempt| Coming { slot, id, attempt };
+            let going = Going { id, epoch: mover.epoch, target: &mover.target };
+            if self.books.note_leaving(slot, going, &action) {
+                self.changed += 1;
+            }
+            let epoch = mover.epoch;
+            let task = &mut mover.tasks[index];
+            match action {
+                SourceAction::SendImport(attempt) => {
+                    self.send(mover, now, Letter::Import(coming(attempt), epoch));
+                }
+                SourceAction::BeginStream(_) => task.flow = Some(Flow::new()),
+                SourceAction::EndStream | SourceAction::Thaw => {
+                    task.flow = None;
+                    task.note = None;
+                }
+                SourceAction::Note(_) => task.note = Some(self.changed),
+                SourceAction::Freeze(_) => {}
+                SourceAction::SendReady(attempt) => {
+                    let digest = task.flow.as_ref().and_then(|flow| flow.digest.clone());
+                    let digest = digest.expect("a slot is drained before it is compared");
+                    self.send(mover, now, Letter::Ready(coming(attempt), digest));
+                }
+                SourceAction::HandOver(_) => task.flow = None,
+                SourceAction::SendCommit(attempt) => {
+                    self.send(mover, now, Letter::Commit(coming(attempt), epoch));
+                }
+                SourceAction::SendAbort(attempt) => {
+                    self.send(mover, now, Letter::Abort(coming(attempt), epoch));
+                }
+                SourceAction::SendResolve => {
+                    self.send(mover, now, Letter::Resolve(id, slot, epoch))
+                }
+                SourceAction::Forget => self.keys[slot.index()].clear(),
             }
         }
     }
 
-    fn step_slot(&mut self, now: i64, number: u16, letters: &mut Vec<(String, Letter)>) {
-        let slot = &mut self.slots[usize::from(number)];
-        if slot.state == SlotState::Handed {
-            // Told again and again, whatever became of the move.
-            let letter = Letter::Commit { id: slot.id, slot: number, epoch: slot.granted };
-            return letters.push((slot.peer.clone(), letter));
+    fn send(&mut self, mover: &mut Mover, now: i64, letter: Letter) {
+        if !matches!(letter, Letter::Fill(..)) {
+            if mover.owed == 0 {
+                mover.heard_at = now;
+            }
+            mover.owed += 1;
         }
-        let Some(task) = self.tasks.get_mut(&number) else { return };
-        let Some(sending) = self.sending.get(&task.id) else { return };
-        let is_late = match slot.state {
-            SlotState::Leaving => now - task.sent_ms >= RESEND_MS,
-            SlotState::Frozen => now - task.frozen_ms >= FREEZE_MAX_MS,
-            _ => false,
-        };
-        if is_late {
-            let abort = Letter::Abort { id: task.id, slot: number, attempt: task.attempt };
-            letters.push((sending.target.clone(), abort));
-            slot.state = SlotState::Leaving;
-            self.attempts += 1;
-            task.attempt = self.attempts;
-            task.sent_ms = now;
-            letters.push(import(sending, number, task, &slot.keys));
+        let (source, target) = (Arc::clone(&self.addr), Arc::clone(&mover.target));
+        self.out.push((Wire { source, target, number: mover.wire }, letter));
+    }
+
+    /// Sends the next keys of each slot, and what happened to those that were sent.
+    fn stream(&mut self, now: i64, id: MoveId, mover: &mut Mover) {
+        for index in 0..mover.tasks.len() {
+            let task = &mut mover.tasks[index];
+            let (slot, attempt) = (task.slot, task.source.attempt());
+            let state = task.source.state();
+            let is_frozen = matches!(state, SourceState::Frozen(_));
+            let Some(flow) = task.flow.as_mut().filter(|flow| flow.digest.is_none()) else {
+                continue;
+            };
+            if !is_frozen && !matches!(state, SourceState::Streaming | SourceState::Noting) {
+                continue;
+            }
+            let mut items = std::mem::take(&mut flow.effects);
+            let keys = &self.keys[slot.index()];
+            let next = keys.iter().find(|(key, _)| flow.passed.is_none_or(|at| **key > at));
+            match next.filter(|_| !flow.is_walked) {
+                Some((key, value)) => {
+                    flow.passed = Some(*key);
+                    items.push((*key, *value));
+                }
+                None => flow.is_walked = true,
+            }
+            let event = if is_frozen {
+                flow.digest = Some(keys.clone());
+                Some(SourceEvent::Drained(attempt))
+            } else if flow.is_walked && !flow.has_caught_up {
+                flow.has_caught_up = true;
+                Some(SourceEvent::Caught(attempt))
+            } else {
+                None
+            };
+            if !items.is_empty() {
+                self.send(mover, now, Letter::Fill(Coming { slot, id, attempt }, items));
+            }
+            if let Some(event) = event {
+                self.step(now, id, mover, index, event);
+            }
         }
     }
 
-    /// Takes a letter in; letters back, with their addressee.
-    pub(crate) fn take(&mut self, now: i64, from: &str, letter: Letter) -> Vec<(String, Letter)> {
-        let back = |letter| vec![(from.to_owned(), letter)];
+    // ---- letters ----
+
+    /// Takes a letter in.
+    pub(crate) fn take(&mut self, world: i64, wire: &Wire, letter: Letter) {
+        let now = self.clock.read(world);
+        if letter.is_question() {
+            if let Some(back) = self.answer(letter) {
+                self.out.push((wire.clone(), back));
+            }
+            return;
+        }
+        let mut movers = std::mem::take(&mut self.movers);
+        let is_it = |mover: &Mover| mover.wire == wire.number && mover.target == wire.target;
+        let found = movers.iter_mut().find(|(_, mover)| is_it(mover));
+        if let Some((&id, mover)) =
+            found.filter(|(_, mover)| !matches!(mover.stage, Stage::Down(_)))
+        {
+            self.hear(now, id, mover, letter);
+        }
+        self.movers = movers;
+    }
+
+    fn hear(&mut self, now: i64, id: MoveId, mover: &mut Mover, letter: Letter) {
+        mover.heard_at = now;
+        let is_owed = !matches!(letter, Letter::Answer(Asked::Fill, ..));
+        mover.owed = mover.owed.saturating_sub(u32::from(is_owed));
+        let at = |mover: &Mover, slot| mover.tasks.iter().position(|task| task.slot == slot);
         match letter {
-            Letter::Import { id, epoch, slot, attempt, keys } => {
-                let reply = self.import(id, epoch, slot, attempt, keys);
-                if matches!(reply, Letter::Imported { .. }) {
-                    from.clone_into(&mut self.slots[usize::from(slot)].source);
+            Letter::Greeted => {
+                mover.stage = Stage::Up;
+                mover.redials = 0;
+                for index in 0..mover.tasks.len() {
+                    self.step(now, id, mover, index, SourceEvent::LinkUp);
                 }
-                back(reply)
             }
-            Letter::Ready { id, slot: number, attempt, keys } => {
-                let slot = &mut self.slots[usize::from(number)];
-                let fits = slot.id == id && slot.attempt == attempt;
-                if fits && matches!(slot.state, SlotState::Importing | SlotState::Ready) {
-                    slot.state = SlotState::Ready;
-                    slot.keys = keys;
-                    return back(Letter::IsReady { slot: number, attempt });
+            Letter::Answer(asked, coming, error) => {
+                let event = heard(asked, coming.attempt, error.as_deref());
+                if let (Some(index), Some(event)) = (at(mover, coming.slot), event) {
+                    self.step(now, id, mover, index, event);
                 }
-                Vec::new()
             }
-            Letter::Commit { id, slot: number, epoch } => {
-                let slot = &mut self.slots[usize::from(number)];
-                if slot.state == SlotState::Ready && slot.id == id {
-                    slot.state = SlotState::Owned;
-                    slot.epoch = epoch;
+            Letter::View(slot, view) => {
+                if let Some(index) = at(mover, slot) {
+                    self.step(now, id, mover, index, SourceEvent::Resolved(view));
                 }
-                if slot.epoch >= epoch {
-                    return back(Letter::Committed { slot: number, epoch });
-                }
-                Vec::new()
             }
-            Letter::Abort { id, slot: number, attempt } => {
-                let slot = &mut self.slots[usize::from(number)];
-                let imports = matches!(slot.state, SlotState::Importing | SlotState::Ready);
-                if imports && slot.id == id && slot.attempt <= attempt {
-                    slot.state = SlotState::Away;
-                    slot.keys.clear();
-                }
-                Vec::new()
-            }
-            Letter::Imported { slot, attempt } => self.imported(now, slot, attempt),
-            Letter::IsReady { slot, attempt } => self.hand_over(from, slot, attempt),
-            Letter::Committed { slot, epoch } => self.committed(slot, epoch),
-            Letter::Refused { slot, attempt } => {
-                let task = self.tasks.get(&slot).filter(|task| task.attempt == attempt);
-                if let Some(sending) = task.and_then(|task| self.sending.get_mut(&task.id)) {
-                    sending.error = "the target refused".into();
-                }
-                Vec::new()
-            }
+            _ => {}
         }
     }
 
-    fn import(&mut self, id: u64, epoch: u64, number: u16, attempt: u64, keys: Keys) -> Letter {
-        let refused = Letter::Refused { slot: number, attempt };
-        let may = self.expected.get(&id).is_some_and(|(_, slots)| slots.contains(number));
-        let slot = &mut self.slots[usize::from(number)];
-        let is_free = match slot.state {
-            SlotState::Away => true,
-            SlotState::Importing | SlotState::Ready => slot.id == id && slot.attempt < attempt,
-            _ => false,
+    /// The target's side, as `runtime/slots.rs` of the engine does it.
+    fn answer(&mut self, letter: Letter) -> Option<Letter> {
+        let (asked, coming, result) = match letter {
+            Letter::Hello => return Some(Letter::Greeted),
+            Letter::Resolve(id, slot, epoch) => {
+                return Some(Letter::View(slot, self.books.resolve(id, slot, epoch)));
+            }
+            Letter::Import(coming, epoch) => {
+                let result = self.books.begin_import(coming, epoch);
+                let result = result.and_then(|(action, reply)| {
+                    self.after_import(coming.slot, action);
+                    answer_of(reply)
+                });
+                (Asked::Import, coming, result)
+            }
+            Letter::Fill(coming, items) => {
+                let entry = self.books.slot(coming.slot);
+                if entry.move_id == coming.id && entry.target.takes(coming.attempt) {
+                    self.keys[coming.slot.index()].extend(items);
+                    return None;
+                }
+                let stale = "STALEIMPORT this attempt is over".to_owned();
+                return Some(Letter::Answer(Asked::Fill, coming, Some(stale)));
+            }
+            Letter::Ready(coming, digest) => {
+                let keys = &self.keys[coming.slot.index()];
+                let (is_equal, count) = (*keys == digest, keys.len() as u64);
+                let reply = self.books.end_import(coming, is_equal, count);
+                (Asked::Ready, coming, answer_of(reply))
+            }
+            Letter::Commit(coming, epoch) => {
+                let (action, reply) = self.books.commit_import(coming, epoch);
+                self.after_import(coming.slot, action);
+                (Asked::Commit, coming, answer_of(reply))
+            }
+            Letter::Abort(coming, epoch) => {
+                let (action, reply) = self.books.abort_import(coming, epoch);
+                self.after_import(coming.slot, action);
+                (Asked::Abort, coming, answer_of(reply))
+            }
+            Letter::Greeted | Letter::Answer(..) | Letter::View(..) => return None,
         };
-        if !may || !is_free || epoch <= slot.epoch {
-            return refused;
-        }
-        slot.state = SlotState::Importing;
-        slot.id = id;
-        slot.attempt = attempt;
-        slot.keys = keys;
-        Letter::Imported { slot: number, attempt }
+        let error = result.err().map(|error| error.text().to_owned());
+        Some(Letter::Answer(asked, coming, error))
     }
 
-    fn imported(&mut self, now: i64, number: u16, attempt: u64) -> Vec<(String, Letter)> {
-        let slot = &mut self.slots[usize::from(number)];
-        let Some(task) = self.tasks.get_mut(&number) else { return Vec::new() };
-        if task.attempt != attempt || slot.state != SlotState::Leaving {
-            return Vec::new();
+    fn after_import(&mut self, slot: SlotId, action: TargetAction) {
+        if action == TargetAction::Clear {
+            self.keys[slot.index()].clear();
         }
-        let Some(sending) = self.sending.get(&task.id) else { return Vec::new() };
-        slot.state = SlotState::Frozen;
-        task.frozen_ms = now;
-        let letter = Letter::Ready { id: task.id, slot: number, attempt, keys: slot.keys.clone() };
-        vec![(sending.target.clone(), letter)]
-    }
-
-    fn hand_over(&mut self, target: &str, number: u16, attempt: u64) -> Vec<(String, Letter)> {
-        let slot = &mut self.slots[usize::from(number)];
-        let Some(task) = self.tasks.get(&number) else { return Vec::new() };
-        if task.attempt != attempt || slot.state != SlotState::Frozen {
-            return Vec::new();
-        }
-        let Some(sending) = self.sending.get(&task.id) else { return Vec::new() };
-        slot.state = SlotState::Handed;
-        slot.peer = target.to_owned();
-        slot.id = task.id;
-        slot.granted = sending.epoch;
-        let letter = Letter::Commit { id: task.id, slot: number, epoch: sending.epoch };
-        vec![(target.to_owned(), letter)]
-    }
-
-    fn committed(&mut self, number: u16, epoch: u64) -> Vec<(String, Letter)> {
-        let slot = &mut self.slots[usize::from(number)];
-        if slot.state == SlotState::Handed && slot.granted == epoch {
-            slot.state = SlotState::Away;
-            slot.epoch = epoch;
-            slot.keys.clear();
-            let id = slot.id;
-            self.tasks.remove(&number);
-            if let Some(sending) = self.sending.get_mut(&id) {
-                sending.done.insert(number);
-            }
-        }
-        Vec::new()
+        self.changed += u64::from(action != TargetAction::None);
     }
 }
 
-fn import(sending: &Sending, slot: u16, task: &Task, keys: &Keys) -> (String, Letter) {
-    let letter = Letter::Import {
-        id: task.id,
-        epoch: sending.epoch,
-        slot,
-        attempt: task.attempt,
-        keys: keys.clone(),
-    };
-    (sending.target.clone(), letter)
+impl Flow {
+    fn new() -> Self {
+        Self {
+            passed: None,
+            is_walked: false,
+            effects: Vec::new(),
+            has_caught_up: false,
+            digest: None,
+        }
+    }
+}
+
+fn refused(error: cordis_engine::resp::error::CommandError) -> Answer {
+    Answer::Refused(error.text().to_owned())
+}
+
+fn set_of(slots: &ranges::SlotSet) -> SlotSet {
+    slots.iter().map(slot_id).collect()
+}
+
+fn ranges_of(slots: &SlotSet) -> ranges::SlotSet {
+    (0..SLOTS).filter(|slot| slots.contains(slot_id(*slot))).collect()
 }

@@ -6,7 +6,9 @@ use crate::commands::ctx::{Ctx, KeyHint, Later, Shards};
 use crate::commands::generic::sliced_variant;
 use crate::commands::keys::{FoundKey, find_keys, names_keys};
 use crate::commands::long::{Finish, LongOp};
-use crate::commands::spec::{Access, Flags, Handler, Propagate, Route, SliceState, SliceStep};
+use crate::commands::spec::{
+    Access, Family, Flags, Handler, Propagate, Route, SliceState, SliceStep,
+};
 use crate::commands::table::{Command, KeyRule, table};
 use crate::journal::LogicalClock;
 use crate::net::client::ClientState;
@@ -17,6 +19,7 @@ use crate::shard::evict::{EvictParams, Policy};
 use crate::shard::state::{KeyRef, Shard};
 use crate::slots::hash::slot_of;
 use crate::slots::owner::Access as SlotAccess;
+use crate::slots::state::SlotSet;
 use crate::units::{CoreId, DbIndex, Ms, ShardId, SlotId};
 
 /// A set of shards.
@@ -324,11 +327,54 @@ pub fn plan_call(
     if client.import.is_some() && command.spec.route != Route::Session {
         return plan_import(command, args, client, node);
     }
+    if let Some(slot) = refused_before(command, args, client, found) {
+        return Ok(Plan::Closed(slot, SlotAccess::Refused));
+    }
     if sliced_variant(command.spec.name, args).is_some() {
         // Whether its keys are served is found in slices as well.
         return Ok(Plan::Sliced);
     }
     Ok(plan(command, args, client, node, own, found))
+}
+
+/// A slot of a call because of which an earlier one was refused on this link, which holds for what comes
+/// behind it ([`ClientState::refuse`]). What moves slots is left alone: its answers say what to do.
+#[inline]
+pub fn refused_before(
+    command: &Command,
+    args: &Args<'_>,
+    client: &ClientState,
+    found: &mut Vec<FoundKey>,
+) -> Option<SlotId> {
+    let refused = client.refused.as_ref()?;
+    find_refused(command, args, client, refused, found)
+}
+
+#[cold]
+fn find_refused(
+    command: &Command,
+    args: &Args<'_>,
+    client: &ClientState,
+    refused: &SlotSet,
+    found: &mut Vec<FoundKey>,
+) -> Option<SlotId> {
+    let mut of_call = |command: &Command, args: &Args<'_>| {
+        if command.spec.family == Family::Slots {
+            return None;
+        }
+        found.clear();
+        find_keys(command.spec, args, found);
+        let mut slots = found.iter().map(|found| slot_of(args.at(found.index)));
+        slots.find(|slot| refused.contains(*slot))
+    };
+    match command.spec.route {
+        Route::ByKey | Route::SplitKeys => of_call(command, args),
+        Route::Queued => {
+            let queued = client.multi.as_ref().map_or(&[][..], |multi| &multi.queued);
+            queued.iter().find_map(|(command, args)| of_call(command, &args.args()))
+        }
+        _ => None,
+    }
 }
 
 /// Plans a call of a session that fills a slot which is not served yet.

@@ -6,7 +6,7 @@
 //! `slots/owner.rs` says all. So it lies behind a lock, which nobody holds for more than a few
 //! microseconds and nobody waits for while holding a door that others need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -142,6 +142,10 @@ pub struct Inner {
     pub outbound: BTreeMap<MoveId, Outbound>,
     /// Moves here.
     pub inbound: BTreeMap<MoveId, Inbound>,
+    /// Moves that were called off last, also such as have not been heard of: an order that was on its
+    /// way on another connection must not begin them afterwards. No connection outlives the process, so
+    /// disk need not know.
+    pub called_off: VecDeque<MoveId>,
     /// What cores have to do.
     pub wanted: BTreeMap<SlotId, Wanted>,
     /// Why the last write to disk failed.
@@ -149,6 +153,25 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// The books of a server on its own: it serves these many slots. A model has few.
+    pub fn with_slots(slot_count: usize) -> Self {
+        Self {
+            membership: None,
+            map: None,
+            slots: (0..slot_count).map(|_| SlotEntry::default()).collect(),
+            outbound: BTreeMap::new(),
+            inbound: BTreeMap::new(),
+            called_off: VecDeque::new(),
+            wanted: BTreeMap::new(),
+            disk_error: None,
+        }
+    }
+
+    /// All slots.
+    pub fn ids(&self) -> impl Iterator<Item = SlotId> + use<> {
+        SlotId::all().take(self.slots.len())
+    }
+
     /// The entry of a slot.
     pub fn slot(&self, slot: SlotId) -> &SlotEntry {
         &self.slots[slot.index()]
@@ -179,7 +202,7 @@ impl Inner {
     /// Takes a map over that is not older than the one there is: says what each slot is to become.
     pub fn take_map(&mut self, map: ClusterMap) {
         self.map = Some(map);
-        for slot in SlotId::all() {
+        for slot in self.ids() {
             self.want_by_map(slot);
         }
     }
@@ -214,7 +237,7 @@ impl Inner {
     /// Makes the server one of a cluster: until a map says otherwise it serves nothing.
     pub fn join(&mut self, membership: Membership) {
         self.membership = Some(membership);
-        for slot in SlotId::all() {
+        for slot in self.ids() {
             let wanted = Wanted { state: SlotState::Away, epoch: 0, peer: None };
             self.wanted.insert(slot, wanted);
         }
@@ -226,7 +249,8 @@ impl Inner {
         self.map = None;
         self.outbound.clear();
         self.inbound.clear();
-        for slot in SlotId::all() {
+        self.called_off.clear();
+        for slot in self.ids() {
             let wanted = Wanted { state: SlotState::Owned, epoch: 0, peer: None };
             self.wanted.insert(slot, wanted);
         }
@@ -259,15 +283,7 @@ pub struct Cluster {
 impl Default for Cluster {
     fn default() -> Self {
         Self {
-            inner: Mutex::new(Inner {
-                membership: None,
-                map: None,
-                slots: (0..SLOT_COUNT).map(|_| SlotEntry::default()).collect(),
-                outbound: BTreeMap::new(),
-                inbound: BTreeMap::new(),
-                wanted: BTreeMap::new(),
-                disk_error: None,
-            }),
+            inner: Mutex::new(Inner::with_slots(SLOT_COUNT)),
             version: AtomicU64::new(0),
             changed: AtomicU64::new(0),
             saved: AtomicU64::new(0),

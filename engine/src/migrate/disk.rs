@@ -48,8 +48,8 @@ impl SavedSlots {
 }
 
 /// The file.
-#[derive(Debug, Serialize, Deserialize)]
-struct Saved {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
     form: u32,
     membership: Option<Membership>,
     map: Option<ClusterMap>,
@@ -59,7 +59,8 @@ struct Saved {
 }
 
 impl Saved {
-    fn of(inner: &Inner) -> Self {
+    /// What is kept of the books.
+    pub fn of(inner: &Inner) -> Self {
         let mut slots: Vec<SavedSlots> = Vec::new();
         for (index, entry) in inner.slots.iter().enumerate() {
             let slot = crate::units::SlotId::new(index as u64).expect("there is one entry a slot");
@@ -87,7 +88,7 @@ impl Saved {
     }
 
     /// What a server that starts makes of it. Its keys are gone, or are loaded later.
-    fn restore(self, inner: &mut Inner) {
+    pub fn restore(self, inner: &mut Inner) {
         for saved in self.slots {
             for slot in saved.slots.iter() {
                 let state = match saved.state {

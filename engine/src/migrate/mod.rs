@@ -3,6 +3,7 @@
 //! [`dialect`] is the original's way of doing it.
 
 pub mod ask;
+pub mod books;
 pub mod cluster;
 pub mod dialect;
 pub mod digest;

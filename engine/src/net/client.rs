@@ -8,6 +8,7 @@ use crate::commands::args::OwnedArgs;
 use crate::commands::table::Command;
 use crate::pubsub::Subscriptions;
 use crate::resp::reply::Protocol;
+use crate::slots::state::SlotSet;
 use crate::units::{CoreId, DbIndex, Ms, SlotId};
 
 /// Which replies a client wants (CLIENT REPLY).
@@ -103,6 +104,10 @@ pub struct ClientState {
     pub import: Option<Box<Import>>,
     /// It knows the secret of the cluster.
     pub is_trusted: bool,
+    /// It is a link whose refusals hold: see [`refuse`](ClientState::refuse).
+    pub is_sticky: bool,
+    /// The slots of such refusals, if there are any. Boxed: few sessions have some, and not for long.
+    pub refused: Option<Box<SlotSet>>,
     /// It waits in a blocking call.
     pub is_blocked: bool,
     /// MONITOR.
@@ -142,6 +147,8 @@ impl ClientState {
             subs: None,
             import: None,
             is_trusted: false,
+            is_sticky: false,
+            refused: None,
             is_blocked: false,
             is_monitor: false,
             created_at: now,
@@ -161,6 +168,25 @@ impl ClientState {
             || self.multi.is_some()
             || self.watching.is_some()
             || self.import.is_some()
+    }
+
+    /// A call of it is refused because of a slot. On a sticky link all that comes behind it on that slot
+    /// is refused too, until [`retry`](Self::retry): what was refused is sent again, and the slot may
+    /// come back before all that was sent with it is here, which would then run first.
+    pub fn refuse(&mut self, slot: SlotId) {
+        if self.is_sticky {
+            self.refused.get_or_insert_default().insert(slot);
+        }
+    }
+
+    /// All that was sent on a slot and refused has come back to whoever sent it.
+    pub fn retry(&mut self, slot: SlotId) {
+        if let Some(refused) = &mut self.refused {
+            refused.remove(slot);
+            if refused.is_empty() {
+                self.refused = None;
+            }
+        }
     }
 
     /// Its class, as CLIENT LIST TYPE and `client-output-buffer-limit` know it.

@@ -2,4 +2,5 @@
 
 pub mod apart;
 pub mod client;
+pub mod guest;
 pub mod session;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::commands::args::Aside;
 use crate::net::apart::{APART_BYTES_MIN, Apart, MOVE_BYTES_MIN};
 use crate::net::client::ClientState;
+use crate::net::guest::Role;
 use crate::resp::parse::Parser;
 use crate::resp::reply::OutBuf;
 use crate::shard::batch::Target;
@@ -45,6 +46,8 @@ pub enum Stall {
     Paused(Ms),
     /// Its next call needs a slot that is being handed over.
     Frozen,
+    /// The tenant has its input, until it gives the session back.
+    Away,
 }
 
 /// A blocked call of a session.
@@ -63,8 +66,10 @@ pub struct Blocked {
 /// A client connection.
 #[derive(Debug)]
 pub struct Session {
-    /// Its socket. Closed when the session is dropped.
-    pub fd: OwnedFd,
+    /// Its socket. Closed when the session is dropped. The tenant's own sessions have none.
+    pub fd: Option<OwnedFd>,
+    /// Whose it is.
+    pub role: Role,
     /// Tells it apart from others that had its index.
     pub generation: u32,
     /// What commands see.
@@ -115,10 +120,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on an accepted socket.
-    pub fn new(fd: OwnedFd, generation: u32, client: ClientState) -> Self {
+    /// A session on an accepted socket, or on none.
+    pub fn new(fd: Option<OwnedFd>, generation: u32, client: ClientState, role: Role) -> Self {
         Self {
             fd,
+            role,
             generation,
             client,
             parser: Parser::default(),
@@ -202,6 +208,12 @@ impl Session {
     #[inline]
     pub fn is_settled(&self) -> bool {
         self.direct_pending == 0 && self.tickets.is_empty()
+    }
+
+    /// Replies that are not here yet.
+    pub fn awaited_count(&self) -> usize {
+        let is_pending = |ticket: &&Ticket| matches!(ticket, Ticket::Pending);
+        self.direct_pending as usize + self.tickets.iter().filter(is_pending).count()
     }
 
     /// Reserves the place of a reply that `shard` will give.

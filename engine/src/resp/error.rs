@@ -434,6 +434,11 @@ impl CommandError {
         Self::owned(format!("TRYAGAIN slot {slot} is in doubt after a restart"))
     }
 
+    /// A slot that is served, but a call on it that was refused on this link has to come first.
+    pub fn refused_before(slot: crate::units::SlotId) -> Self {
+        Self::owned(format!("TRYAGAIN slot {slot} was refused here before: CORDIS RETRY"))
+    }
+
     /// A slot whose state has changed in this very moment.
     pub fn changing_hands(slot: crate::units::SlotId) -> Self {
         Self::owned(format!("TRYAGAIN slot {slot} is changing hands"))

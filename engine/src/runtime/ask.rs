@@ -192,7 +192,8 @@ impl Core {
         let Some(session) = self.sessions.get_mut(question.next) else {
             return;
         };
-        if session.closing || session.client.id >= question.client_id_end {
+        let is_shown = session.role.is_client() && !session.closing;
+        if !is_shown || session.client.id >= question.client_id_end {
             return;
         }
         match &question.action {

@@ -257,8 +257,10 @@ impl Core {
                 self.close(token, Some("output is over client-output-buffer-limit"));
                 continue;
             }
-            // Who listens has nothing to say.
-            let listens = session.client.subs.is_some() || session.client.is_monitor;
+            // Who listens has nothing to say; the tenant looks after its own.
+            let listens = session.client.subs.is_some()
+                || session.client.is_monitor
+                || !session.role.is_client();
             if timeout_ms > 0 && idle_ms > timeout_ms && session.stall == Stall::None && !listens {
                 let token = Token { index: index as u32, generation: session.generation };
                 self.close(token, None);

@@ -267,6 +267,9 @@ impl Core {
                 deferred.push_back(call);
                 continue;
             }
+            if self.follows_refused(&call) && self.keep_refused(&call) {
+                continue;
+            }
             let set = match self.plan_exclusive(&call) {
                 Planned::Set(set) => set,
                 Planned::Waits => {
@@ -352,14 +355,19 @@ impl Core {
                 Err(error) => return Planned::Refused(error),
             }
         } else {
-            dispatch::plan(call.command, &args, client, self.node, own, found)
+            match dispatch::refused_before(call.command, &args, client, found) {
+                Some(slot) => Plan::Closed(slot, Access::Refused),
+                None => dispatch::plan(call.command, &args, client, self.node, own, found),
+            }
         };
         match plan {
             Plan::Many(set) => Planned::Set(set),
             Plan::One(shard, _) => Planned::Set(ShardSet(1 << shard.0)),
             Plan::Session | Plan::Sliced => Planned::Set(call.set),
             Plan::Closed(_, Access::Frozen) => Planned::Waits,
-            Plan::Closed(slot, _) => Planned::Refused(self.node.refusal(slot)),
+            Plan::Closed(slot, _) => {
+                Planned::Refused(self.refuse_slot(call.token.index, call.command, slot))
+            }
         }
     }
 
@@ -368,6 +376,9 @@ impl Core {
         if let Work::Retry(blocked) = &call.work
             && !self.resume_blocked(blocked, call.token)
         {
+            return;
+        }
+        if self.keep_refused(&call) {
             return;
         }
         let session = &mut self.sessions[call.token.index as usize];
@@ -578,7 +589,9 @@ impl Core {
             let (args, found) = (call.words.args(), &mut self.round.found);
             match dispatch::plan(call.command, &args, client, self.node, own, found) {
                 Plan::Closed(_, Access::Frozen) => return None,
-                Plan::Closed(slot, _) => return Some(Err(self.node.refusal(slot))),
+                Plan::Closed(slot, _) => {
+                    return Some(Err(self.refuse_slot(call.token.index, call.command, slot)));
+                }
                 _ => {}
             }
         }

@@ -20,6 +20,7 @@ use crate::runtime::exclusive::Sliced;
 use crate::runtime::pubsub::{is_shown_first, waits_for_listeners};
 use crate::runtime::requests::Chunk;
 use crate::runtime::ring::{BufferId, Token};
+use crate::runtime::tenant;
 use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::batch::{Origin, Request, Target};
 use crate::slots::owner::Access;
@@ -27,7 +28,7 @@ use crate::units::{Ms, SlotId};
 
 /// Whether a session's next call may be looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Flow {
+pub(super) enum Flow {
     /// The call was taken; look at the next.
     Go,
     /// The call was taken; the next has to wait.
@@ -80,6 +81,9 @@ impl Core {
                     if session.blocked.is_some() {
                         return self.close(token, None);
                     }
+                    if tenant::is_away(session) {
+                        return self.note_ended(token);
+                    }
                     self.resume_session(token);
                 }
             }
@@ -115,7 +119,13 @@ impl Core {
                 let (tail, apart) = session.take_input();
                 self.parse(token.index, Chunk::Owned(tail, apart));
             }
-        } else if session.input_bytes() > TAIL_STALL_BYTES && session.receiving {
+            return;
+        }
+        let is_full = session.input_bytes() > TAIL_STALL_BYTES && session.receiving;
+        if tenant::is_away(session) {
+            self.note_fed(token);
+        }
+        if is_full {
             // What is armed delivers a little more; then the peer's window closes.
             self.ring.cancel_receive(token);
         }
@@ -125,6 +135,9 @@ impl Core {
         let Some(session) = self.session_mut(token) else {
             return;
         };
+        if tenant::is_away(session) {
+            return self.note_fed(token);
+        }
         if !session.may_run() {
             return;
         }
@@ -278,7 +291,11 @@ impl Core {
                 }
             }
         }
-        session.set_words_apart();
+        match session.role.guest() {
+            None => session.set_words_apart(),
+            // The tenant gets its input as it came, if it gets it. And it looks at what there was.
+            Some(guest) => guest.pulse.note_calls(self.now, session.client.last_command),
+        }
         session.client.query_bytes = session.input_bytes();
         let stops = session.stall == Stall::None && !session.may_run();
         if !session.tail.is_empty() && (goes_on || stops) {
@@ -293,15 +310,19 @@ impl Core {
         let input = &self.round.chunks[chunk as usize];
         let args = input.args(&self.ring, &self.round.ranges[base..]);
         let session = &mut self.sessions[index as usize];
+        let is_guest = session.role.is_guest();
         let client = &mut session.client;
         client.last_at = self.now;
         let command = match dispatch::admit(&args, client, self.node) {
-            Ok(command) => command,
+            Ok(command) if !is_guest || client.authenticated => command,
             Err(_) if is_http(args.at(0)) => {
                 let token = Token { index, generation: session.generation };
                 self.close(token, Some("it speaks HTTP: a browser was made to attack this server"));
                 return Flow::Stop;
             }
+            // The tenant says what is wrong in its own words.
+            Ok(_) => return self.hand_over(index),
+            Err(_) if is_guest => return self.hand_over(index),
             Err(error) => {
                 self.refuse(index, &error);
                 return Flow::Go;
@@ -352,6 +373,16 @@ impl Core {
             // A slot moved meanwhile: it might overtake an earlier call when both have to run again.
             self.round.hungry.push(Token { index, generation: session.generation });
             return Flow::Hold;
+        }
+        if is_guest && tenant::must_wait(session, command, &args, &plan, &self.round.found) {
+            self.round.hungry.push(Token { index, generation: session.generation });
+            return Flow::Hold;
+        }
+        if is_guest
+            && let Some(tenant) = &mut self.tenant
+            && !tenant::runs_here(&mut **tenant, command, &args, &plan, &self.round.found)
+        {
+            return self.hand_over(index);
         }
         if let Plan::Closed(slot, access) = plan {
             return self.meet_closed_slot(index, command, slot, access);
@@ -453,7 +484,7 @@ impl Core {
             session.client.multi = None;
             session.client.watching = None;
         }
-        let error = self.node.refusal(slot);
+        let error = self.refuse_slot(index, command, slot);
         self.refuse(index, &error);
         Flow::Go
     }

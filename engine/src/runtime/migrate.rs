@@ -10,16 +10,17 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::migrate::books::{Asked, Going, heard};
 use crate::migrate::cluster::{MoveId, Outbound};
 use crate::migrate::machine::{
-    Attempt, Refusal, Source, SourceAction, SourceActions, SourceEvent, SourceState, TargetView,
+    Attempt, Source, SourceAction, SourceActions, SourceEvent, SourceState, TargetView,
 };
 use crate::resp::answer::Answer;
 use crate::runtime::outflow::Outflow;
 use crate::runtime::outgoing::{LinkEvent, LinkId, LinkOwner};
 use crate::runtime::turn::Core;
 use crate::shard::state::Shard;
-use crate::slots::state::{SlotSet, SlotState};
+use crate::slots::state::SlotSet;
 use crate::units::{DbIndex, Ms, SlotId};
 
 /// How long the target may owe a reply and say nothing.
@@ -240,12 +241,8 @@ impl Core {
                 task.rate_bytes = outbound.rate_bytes.div_ceil(core_count);
                 task.is_cancelled = outbound.is_cancelled;
                 for slot in outbound.slots.iter() {
-                    let entry = cluster.slot(slot);
-                    let is_doubt = entry.state == SlotState::InDoubt && entry.move_id == id;
-                    let is_open = entry.state == SlotState::Owned && !outbound.is_cancelled;
                     if self.node.owners.of(slot) == own
-                        && !outbound.ended.contains(slot)
-                        && (is_doubt || is_open)
+                        && cluster.is_to_move(id, outbound, slot)
                         && !task.has_slot(slot)
                     {
                         task.waiting.push_back(slot);
@@ -304,7 +301,7 @@ impl Core {
         if mv.is_cancelled {
             // Who serves those in doubt has to be asked all the same.
             let cluster = self.node.cluster.lock();
-            mv.waiting.retain(|&slot| cluster.slot(slot).state == SlotState::InDoubt);
+            mv.waiting.retain(|&slot| cluster.is_in_doubt(mv.id, slot));
             drop(cluster);
             for index in 0..mv.tasks.len() {
                 self.step_source(shard, mv, index, SourceEvent::Cancel);
@@ -370,24 +367,12 @@ impl Core {
                 continue;
             }
             let id = mv.id;
-            let (state, noted) = {
-                let cluster = self.node.cluster.lock();
-                let entry = cluster.slot(slot);
-                (entry.state, entry.noted)
-            };
-            let mut source = match (state, noted) {
-                (SlotState::Owned, _) => {
-                    self.change_slot(shard, slot, |entry| {
-                        entry.state = SlotState::Leaving;
-                        entry.move_id = id;
-                    });
-                    Source::new(self.now)
-                }
-                (SlotState::InDoubt, Some(attempt)) => {
-                    Source::in_doubt(self.now, attempt, shard.hidden_len(slot) > 0)
-                }
-                _ => continue,
-            };
+            let now = self.now;
+            let holds_keys = shard.hidden_len(slot) > 0;
+            let source = self.change_slot(shard, slot, |books| {
+                books.begin_leaving(id, slot, now, || holds_keys)
+            });
+            let Some(mut source) = source else { continue };
             if mv.is_up() {
                 let actions = source.step(self.now, SourceEvent::LinkUp);
                 mv.tasks.push(SlotTask::new(slot, source));
@@ -417,13 +402,11 @@ impl Core {
             mv.news.ended.insert(task.slot);
             mv.news.is_any = true;
             if task.source.state() != SourceState::Done {
-                self.change_slot(shard, task.slot, |entry| {
-                    entry.state = SlotState::Owned;
-                    entry.move_id = 0;
-                    entry.noted = None;
-                });
+                let is_wanted = self.change_slot(shard, task.slot, |books| books.stay(task.slot));
                 self.node.cluster.note_change();
-                self.follow_map(task.slot);
+                if is_wanted {
+                    self.announce_cluster();
+                }
             }
         }
     }
@@ -458,41 +441,30 @@ impl Core {
                     mv.tasks[index].flow = None;
                     mv.tasks[index].note = None;
                 }
-                SourceAction::Note(attempt) => {
-                    let mut cluster = self.node.cluster.lock();
-                    cluster.slot_mut(slot).noted = Some(attempt);
-                    cluster.slot_mut(slot).peer = Some(Arc::clone(&mv.target));
-                    let error = cluster.disk_error.clone();
-                    drop(cluster);
-                    mv.tasks[index].note = Some(self.node.cluster.note_change());
+                SourceAction::Note(_) => {
+                    self.note_leaving(shard, mv, slot, &action);
+                    mv.tasks[index].note = Some(self.node.cluster.changed());
+                    let error = self.node.cluster.lock().disk_error.clone();
                     if let Some(error) = error {
                         mv.note_error(error);
                     }
                 }
                 SourceAction::Freeze(_) => {
                     mv.tasks[index].frozen_ticks = self.clock.ticks();
-                    self.change_slot(shard, slot, |entry| entry.state = SlotState::Frozen);
+                    self.note_leaving(shard, mv, slot, &action);
                 }
                 SourceAction::SendReady(attempt) => self.send_ready(mv, index, attempt),
                 SourceAction::Thaw => {
                     shard.journal.detach_slot(slot);
                     mv.tasks[index].flow = None;
                     mv.tasks[index].note = None;
-                    self.change_slot(shard, slot, |entry| {
-                        entry.state = SlotState::Leaving;
-                        entry.noted = None;
-                    });
-                    self.node.cluster.note_change();
+                    self.note_leaving(shard, mv, slot, &action);
                     self.note_pause(mv, index);
                 }
                 SourceAction::HandOver(_) => {
                     shard.journal.detach_slot(slot);
                     mv.tasks[index].flow = None;
-                    let target = Arc::clone(&mv.target);
-                    self.change_slot(shard, slot, |entry| {
-                        entry.state = SlotState::Handed;
-                        entry.peer = Some(target);
-                    });
+                    self.note_leaving(shard, mv, slot, &action);
                     self.note_pause(mv, index);
                 }
                 SourceAction::SendCommit(attempt) => {
@@ -511,7 +483,11 @@ impl Core {
                     self.send_call(mv, b"RESOLVE", &words.concat());
                     mv.expect(Expect::Resolve(slot));
                 }
-                SourceAction::Forget => self.forget_slot(shard, mv, slot),
+                // The target serves the slot: its keys here are freed, in slices.
+                SourceAction::Forget => {
+                    self.note_leaving(shard, mv, slot, &action);
+                    self.drop_hidden(shard, slot);
+                }
             }
         }
     }
@@ -525,26 +501,18 @@ impl Core {
         }
     }
 
-    /// The target serves a slot: its keys here are freed, in slices.
-    fn forget_slot(&mut self, shard: &mut Shard, mv: &MoveTask, slot: SlotId) {
-        let (epoch, target) = (mv.epoch, Arc::clone(&mv.target));
-        let by_map = self.node.cluster.lock().by_map(slot);
-        self.change_slot(shard, slot, |entry| {
-            entry.state = SlotState::Away;
-            entry.move_id = 0;
-            entry.noted = None;
-            entry.epoch = entry.epoch.max(epoch);
-            entry.peer = Some(target);
-            // It may have gone further since.
-            if let (newer, Some(peer)) = by_map
-                && newer > epoch
-            {
-                entry.epoch = newer;
-                entry.peer = peer;
-            }
-        });
-        self.drop_hidden(shard, slot);
-        self.node.cluster.note_change();
+    /// What an action of a slot's machine makes of the slot.
+    fn note_leaving(
+        &mut self,
+        shard: &mut Shard,
+        mv: &MoveTask,
+        slot: SlotId,
+        action: &SourceAction,
+    ) {
+        let going = Going { id: mv.id, epoch: mv.epoch, target: &mv.target };
+        if self.change_slot(shard, slot, |books| books.note_leaving(slot, going, action)) {
+            self.node.cluster.note_change();
+        }
     }
 
     // ---- what is sent ----
@@ -663,46 +631,26 @@ impl Core {
             }
             Expect::Data(slot, attempt, _, bytes) => {
                 mv.in_flight_bytes = mv.in_flight_bytes.saturating_sub(bytes as usize);
-                if let Some(error) = error {
-                    self.refused(shard, mv, slot, attempt, error);
+                if error.is_some() {
+                    self.heard(shard, mv, slot, attempt, Asked::Fill, error);
                 }
             }
-            Expect::Import(slot, attempt) | Expect::Ready(slot, attempt) => {
-                let Some(index) = mv.task_of(slot) else { return };
-                match error {
-                    Some(error) => self.refused(shard, mv, slot, attempt, error),
-                    None if matches!(expect, Expect::Import(..)) => {
-                        self.step_source(shard, mv, index, SourceEvent::Imported(attempt));
-                    }
-                    // What happened to all of the slot meanwhile, the target has not heard of.
-                    None if shard.journal.slot_feed(slot).is_some_and(|feed| feed.is_void) => {
-                        self.step_source(shard, mv, index, SourceEvent::Reset);
-                    }
-                    None => self.step_source(shard, mv, index, SourceEvent::Checked(attempt)),
+            Expect::Import(slot, attempt) => {
+                self.heard(shard, mv, slot, attempt, Asked::Import, error);
+            }
+            Expect::Ready(slot, attempt) => {
+                // What happened to all of the slot meanwhile, the target has not heard of.
+                let is_void = shard.journal.slot_feed(slot).is_some_and(|feed| feed.is_void);
+                match mv.task_of(slot).filter(|_| is_void && error.is_none()) {
+                    Some(index) => self.step_source(shard, mv, index, SourceEvent::Reset),
+                    None => self.heard(shard, mv, slot, attempt, Asked::Ready, error),
                 }
             }
             Expect::Commit(slot, attempt) => {
-                let Some(index) = mv.task_of(slot) else { return };
-                match error {
-                    None => self.step_source(shard, mv, index, SourceEvent::Committed(attempt)),
-                    Some(error) if error.starts_with("NOIMPORT") => {
-                        let event = SourceEvent::CommitUnknown(attempt);
-                        self.step_source(shard, mv, index, event);
-                    }
-                    Some(error) => mv.note_error(format!("slot {slot}: {error}")),
-                }
+                self.heard(shard, mv, slot, attempt, Asked::Commit, error);
             }
             Expect::Abort(slot, attempt) => {
-                let Some(index) = mv.task_of(slot) else { return };
-                match error {
-                    Some(error) if !error.starts_with("ACTIVE") => {
-                        mv.note_error(format!("slot {slot}: {error}"));
-                    }
-                    active => {
-                        let event = SourceEvent::Aborted(attempt, active.is_some());
-                        self.step_source(shard, mv, index, event);
-                    }
-                }
+                self.heard(shard, mv, slot, attempt, Asked::Abort, error);
             }
             Expect::Resolve(slot) => {
                 let Some(index) = mv.task_of(slot) else { return };
@@ -719,25 +667,35 @@ impl Core {
         }
     }
 
-    fn refused(
+    /// The target has answered a call of an attempt.
+    fn heard(
         &mut self,
         shard: &mut Shard,
         mv: &mut MoveTask,
         slot: SlotId,
         attempt: Attempt,
-        error: &str,
+        asked: Asked,
+        error: Option<&str>,
     ) {
         let Some(index) = mv.task_of(slot) else { return };
         // What was already on its way when an attempt was refused is refused too, for that reason only:
         // a slot of which one key found no memory did not arrive whole either.
-        if !mv.tasks[index].source.is_trying(attempt) {
-            return;
+        let event = heard(asked, attempt, error);
+        let is_news = match &event {
+            Some(SourceEvent::Refused(..)) => {
+                let is_trying = mv.tasks[index].source.is_trying(attempt);
+                mv.news.refused += u64::from(is_trying);
+                is_trying
+            }
+            Some(_) => false,
+            None => true,
+        };
+        if let Some(error) = error.filter(|_| is_news) {
+            mv.note_error(format!("slot {slot}: {error}"));
         }
-        let is_final = ["OOM", "ACTIVE"].iter().any(|prefix| error.starts_with(prefix));
-        mv.note_error(format!("slot {slot}: {error}"));
-        mv.news.refused += 1;
-        let refusal = if is_final { Refusal::Final } else { Refusal::Retry };
-        self.step_source(shard, mv, index, SourceEvent::Refused(attempt, refusal));
+        if let Some(event) = event {
+            self.step_source(shard, mv, index, event);
+        }
     }
 
     fn take_greeting(

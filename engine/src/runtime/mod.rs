@@ -21,6 +21,7 @@ pub mod ring;
 pub mod sleep;
 pub mod slots;
 pub mod stall;
+pub mod tenant;
 pub mod timer;
 pub mod turn;
 pub mod walk;

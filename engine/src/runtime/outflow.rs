@@ -229,7 +229,12 @@ impl Core {
         flow.has_caught_up = true;
         let attempt = flow.attempt;
         self.step_source(shard, mv, index, SourceEvent::Caught(attempt));
-        Flow::Idle
+        // A slot that is frozen now goes on at once: its requests wait, and nothing else would wake a core
+        // that has none.
+        match mv.tasks[index].source.state() {
+            SourceState::Frozen(_) => Flow::More,
+            _ => Flow::Idle,
+        }
     }
 
     /// Nothing is left to send of a frozen slot: computes what the target has to have.

@@ -57,6 +57,8 @@ pub enum Letter {
         fd: OwnedFd,
         /// Whether it is a unix socket.
         is_unix: bool,
+        /// Whether it is the tenant's.
+        is_tenants: bool,
     },
     /// A connection to go on with.
     Session(Box<Session>),

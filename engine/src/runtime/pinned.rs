@@ -19,6 +19,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::peers::{Peers, Seat};
 use crate::runtime::replay;
 use crate::runtime::ring::Ring;
+use crate::runtime::tenant::Maker;
 use crate::runtime::turn::{Core, Listener};
 use crate::store::keyspace::seed_hash;
 use crate::units::CoreId;
@@ -30,7 +31,6 @@ const PASS_EVERY_NS: u64 = 100_000_000;
 const HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// What a process starts with.
-#[derive(Debug)]
 pub struct Options {
     /// Settings.
     pub config: Config,
@@ -42,6 +42,14 @@ pub struct Options {
     pub seed: u64,
     /// 40 hexadecimal digits that name this run.
     pub run_id: String,
+    /// What shares the cores with the server: a part for each, or none at all.
+    pub tenants: Vec<Maker>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("cores", &self.cores).finish_non_exhaustive()
+    }
 }
 
 /// Why the cores do not start.
@@ -116,12 +124,14 @@ pub fn start(options: Options) -> Result<Running, StartError> {
     node.cluster.set_saver(saver.thread().clone());
     let mut listeners = Some(options.listeners);
     let mut threads = Vec::with_capacity(count);
+    let mut tenants = options.tenants.into_iter();
     for (seat, &cpu) in seats.into_iter().zip(&options.cores) {
+        let tenant = tenants.next();
         let listeners = listeners.take().unwrap_or_default();
         let name = format!("core-{}", seat.id.0);
         let spawned = std::thread::Builder::new()
             .name(name)
-            .spawn(move || run_core(seat, peers, listeners, cpu))
+            .spawn(move || run_core(seat, peers, listeners, cpu, tenant))
             .map_err(|e| StartError::Executor { cpu, reason: e.to_string() });
         threads.push(spawned?);
     }
@@ -155,7 +165,13 @@ fn start_log(peers: &'static Peers, seats: &mut [Seat], seed: u64) -> std::io::R
     Ok(())
 }
 
-fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: usize) {
+fn run_core(
+    seat: Seat,
+    peers: &'static Peers,
+    listeners: Vec<Listener>,
+    cpu: usize,
+    tenant: Option<Maker>,
+) {
     let id = seat.id;
     let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .name("core")
@@ -164,7 +180,7 @@ fn run_core(seat: Seat, peers: &'static Peers, listeners: Vec<Listener>, cpu: us
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
         .make();
     let result = match executor {
-        Ok(executor) => executor.run(run_turns(seat, peers, listeners)),
+        Ok(executor) => executor.run(run_turns(seat, peers, listeners, tenant)),
         Err(error) => Err(std::io::Error::other(error.to_string())),
     };
     if let Err(error) = result {
@@ -202,8 +218,12 @@ async fn run_turns(
     seat: Seat,
     peers: &'static Peers,
     listeners: Vec<Listener>,
+    tenant: Option<Maker>,
 ) -> std::io::Result<()> {
     let mut core = Core::new(seat, peers, listeners)?;
+    if let Some(maker) = tenant {
+        core.house(maker());
+    }
     core.start();
     let clock = Clock::new();
     // glommio 0.9.0 sometimes parks although a task could run: when the thread loses its processor for

@@ -552,9 +552,13 @@ impl Core {
 
     /// Lets the kernel receive for a session again.
     pub(super) fn arm_receive(ring: &mut Ring, token: Token, session: &mut Session) {
-        if !session.receiving && !session.closing && !session.input_ended {
+        if !session.receiving
+            && !session.closing
+            && !session.input_ended
+            && let Some(fd) = &session.fd
+        {
             session.receiving = true;
-            ring.receive(token, session.fd.as_raw_fd());
+            ring.receive(token, fd.as_raw_fd());
         }
     }
 }

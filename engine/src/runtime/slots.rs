@@ -4,14 +4,16 @@
 //! A slot changes only here, on the core that owns it, with its shard held.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::commands::blocking::Woken;
+use crate::commands::spec::Family;
+use crate::commands::table::Command;
 use crate::migrate::ask::{SlotAsk, SlotStep};
-use crate::migrate::cluster::{Inner, MoveId, SlotEntry, Wanted};
+use crate::migrate::books::{Coming, answer_of};
+use crate::migrate::cluster::{Inner, MoveId, Wanted};
 use crate::migrate::digest::Digest;
-use crate::migrate::machine::{Attempt, TargetAction, TargetEvent, TargetReply};
+use crate::migrate::machine::{Attempt, TargetAction};
 use crate::net::client::Import;
 use crate::net::session::{Session, Stall};
 use crate::resp::error::CommandError;
@@ -43,6 +45,12 @@ pub struct SlotJob {
     what: SlotStep,
     /// The comparison, once it has begun.
     digest: Option<Digest>,
+}
+
+impl SlotJob {
+    fn coming(&self) -> Coming {
+        Coming { slot: self.slot, id: self.move_id, attempt: self.attempt }
+    }
 }
 
 /// What came of it.
@@ -98,6 +106,25 @@ impl SlotDesk {
 }
 
 impl Core {
+    /// Why a call is refused because of a slot. What comes behind it on a sticky link is refused too.
+    pub(super) fn refuse_slot(
+        &mut self,
+        index: u32,
+        command: &Command,
+        slot: SlotId,
+    ) -> CommandError {
+        let client = &mut self.sessions[index as usize].client;
+        let was_refused = client.refused.as_ref().is_some_and(|refused| refused.contains(slot));
+        if command.spec.family != Family::Slots {
+            client.refuse(slot);
+        }
+        match self.node.owners.home(slot).access() {
+            // It is back, but the call must not run before those that were refused.
+            Access::Open | Access::Frozen if was_refused => CommandError::refused_before(slot),
+            _ => self.node.refusal(slot),
+        }
+    }
+
     // ---- requests that wait ----
 
     /// A session's next call waits until a slot is frozen no more.
@@ -152,14 +179,13 @@ impl Core {
         &mut self,
         shard: &mut Shard,
         slot: SlotId,
-        change: impl FnOnce(&mut SlotEntry) -> R,
+        change: impl FnOnce(&mut Inner) -> R,
     ) -> R {
         let (before, after, result) = {
             let mut cluster = self.node.cluster.lock();
-            let entry = cluster.slot_mut(slot);
-            let before = entry.state;
-            let result = change(entry);
-            (before, entry.state, result)
+            let before = cluster.slot(slot).state;
+            let result = change(&mut cluster);
+            (before, cluster.slot(slot).state, result)
         };
         if before.is_visible() && !after.is_visible() {
             shard.hide_slot(slot);
@@ -282,68 +308,28 @@ impl Core {
                 "a slot with keys is not served here any more: they are kept until it is imported"
             );
         }
-        self.change_slot(shard, slot, |entry| {
-            *entry = SlotEntry {
-                state: wanted.state,
-                epoch: wanted.epoch,
-                peer: wanted.peer,
-                ..SlotEntry::default()
-            };
-        });
+        self.change_slot(shard, slot, |books| books.make(slot, wanted));
     }
 
     /// Drops what moves have brought that were called off.
     fn drop_cancelled(&mut self, shard: &mut Shard) {
         let own = self.own();
-        let slots: Vec<SlotId> = {
-            let cluster = self.node.cluster.lock();
-            let is_over = |id: &MoveId| cluster.inbound.get(id).is_none_or(|i| i.is_cancelled);
-            SlotId::all()
-                .filter(|&slot| {
-                    let entry = cluster.slot(slot);
-                    let state = entry.state;
-                    matches!(state, SlotState::Importing | SlotState::Ready)
-                        && is_over(&entry.move_id)
-                        && self.node.owners.of(slot) == own
-                })
-                .collect()
-        };
+        let mut slots = self.node.cluster.lock().imports_called_off();
+        slots.retain(|&slot| self.node.owners.of(slot) == own);
         for slot in slots {
             self.drop_hidden(shard, slot);
-            self.change_slot(shard, slot, |entry| {
-                entry.target.step(TargetEvent::Cancel);
-                entry.state = SlotState::Away;
-            });
+            let is_wanted = self.change_slot(shard, slot, |books| books.drop_import(slot));
             self.node.cluster.note_change();
-            self.follow_map(slot);
+            if is_wanted {
+                self.announce_cluster();
+            }
         }
         self.forget_cancelled();
     }
 
-    /// A slot is at rest after a move that has not changed who serves it: a map that came meanwhile has
-    /// passed it over.
-    pub(super) fn follow_map(&mut self, slot: SlotId) {
-        if self.node.cluster.lock().want_by_map(slot) {
-            self.announce_cluster();
-        }
-    }
-
     /// Forgets moves that were called off and of which nothing is under way.
     pub(super) fn forget_cancelled(&self) {
-        let mut cluster = self.node.cluster.lock();
-        let Inner { inbound, outbound, slots, .. } = &mut *cluster;
-        let before = inbound.len() + outbound.len();
-        let has_slot = |id: MoveId, is_in: bool| {
-            slots.iter().any(|entry| {
-                let comes = matches!(entry.state, SlotState::Importing | SlotState::Ready);
-                entry.move_id == id && entry.state.is_moving() && comes == is_in
-            })
-        };
-        inbound.retain(|&id, inbound| !inbound.is_cancelled || has_slot(id, true));
-        outbound.retain(|&id, outbound| !outbound.is_cancelled || has_slot(id, false));
-        let is_changed = inbound.len() + outbound.len() != before;
-        drop(cluster);
-        if is_changed {
+        if self.node.cluster.lock().forget_called_off() {
             self.node.cluster.note_change();
         }
     }
@@ -464,44 +450,10 @@ impl Core {
         job: &SlotJob,
         epoch: u64,
     ) -> Result<(), CommandError> {
-        let source = {
-            let cluster = self.node.cluster.lock();
-            let inbound =
-                cluster.expects(job.move_id, job.slot).ok_or(CommandError::MOVE_UNKNOWN)?;
-            let entry = cluster.slot(job.slot);
-            if inbound.epoch != epoch || entry.epoch >= epoch {
-                return Err(CommandError::IMPORT_ACTIVE);
-            }
-            match entry.state {
-                SlotState::Owned | SlotState::Leaving | SlotState::Frozen => {
-                    return Err(CommandError::IMPORT_ACTIVE);
-                }
-                SlotState::Handed | SlotState::InDoubt => {
-                    return Err(CommandError::changing_hands(job.slot));
-                }
-                // Of two moves the later one is right: control allows one at a time.
-                SlotState::Away | SlotState::Importing | SlotState::Ready => {}
-            }
-            Arc::from(&*inbound.source)
-        };
-        let (move_id, attempt) = (job.move_id, job.attempt);
-        let step = |entry: &mut SlotEntry| {
-            if entry.move_id != move_id {
-                entry.target = Default::default();
-            }
-            let (action, reply) = entry.target.step(TargetEvent::Import(attempt));
-            if action == TargetAction::Clear {
-                entry.state = SlotState::Importing;
-                entry.move_id = move_id;
-                entry.peer = Some(source);
-            }
-            (action, reply)
-        };
-        let (action, reply) = self.change_slot(shard, job.slot, step);
-        if action == TargetAction::Clear {
-            self.drop_hidden(shard, job.slot);
-            self.node.cluster.note_change();
-        }
+        let coming = job.coming();
+        let (action, reply) =
+            self.change_slot(shard, job.slot, |books| books.begin_import(coming, epoch))?;
+        self.after_import(shard, job.slot, action);
         answer_of(reply)
     }
 
@@ -511,23 +463,9 @@ impl Core {
         job: &SlotJob,
         is_equal: bool,
     ) -> Result<Done, CommandError> {
-        let (move_id, attempt, keys) = (job.move_id, job.attempt, &job.digest);
-        let keys = keys.as_ref().map_or(0, Digest::key_count);
-        let reply = self.change_slot(shard, job.slot, |entry| {
-            if entry.move_id != move_id {
-                return TargetReply::Stale;
-            }
-            let (_, reply) = entry.target.step(TargetEvent::Checked(attempt, is_equal));
-            if reply == TargetReply::Ok {
-                entry.state = SlotState::Ready;
-            }
-            reply
-        });
-        if reply == TargetReply::Ok
-            && let Some(inbound) = self.node.cluster.lock().inbound.get_mut(&move_id)
-        {
-            inbound.keys += keys;
-        }
+        let (coming, keys) = (job.coming(), job.digest.as_ref().map_or(0, Digest::key_count));
+        let reply =
+            self.change_slot(shard, job.slot, |books| books.end_import(coming, is_equal, keys));
         answer_of(reply).map(|()| Done::Ok)
     }
 
@@ -537,46 +475,12 @@ impl Core {
         job: &SlotJob,
         epoch: u64,
     ) -> Result<Done, CommandError> {
-        {
-            let cluster = self.node.cluster.lock();
-            // It was served here under this epoch, or somebody has had it since: the source must not
-            // take it back.
-            if cluster.slot(job.slot).epoch >= epoch {
-                drop(cluster);
-                return Ok(Done::Active);
-            }
-        }
-        let (move_id, attempt) = (job.move_id, job.attempt);
-        let (action, reply) = self.change_slot(shard, job.slot, |entry| {
-            if entry.move_id != move_id {
-                if entry.state.is_moving() || entry.state.is_visible() {
-                    // Another move is at it; this one is over here.
-                    return (TargetAction::None, TargetReply::Unknown);
-                }
-                entry.move_id = move_id;
-                entry.target = Default::default();
-            }
-            let (action, reply) = entry.target.step(TargetEvent::Commit(attempt));
-            match action {
-                TargetAction::Activate => {
-                    *entry = SlotEntry { state: SlotState::Owned, epoch, ..SlotEntry::default() };
-                }
-                TargetAction::Clear => entry.state = SlotState::Away,
-                TargetAction::None => {}
-            }
-            (action, reply)
-        });
-        if action == TargetAction::Clear {
-            self.drop_hidden(shard, job.slot);
-        }
-        if action == TargetAction::Activate
-            && let Some(inbound) = self.node.cluster.lock().inbound.get_mut(&move_id)
-        {
-            inbound.done.insert(job.slot);
-        }
+        let coming = job.coming();
         // The answer does not wait for the disk: the slot's keys are in memory only, here as there, and
         // who serves them need not be kept safer than they are.
-        self.node.cluster.note_change();
+        let (action, reply) =
+            self.change_slot(shard, job.slot, |books| books.commit_import(coming, epoch));
+        self.after_import(shard, job.slot, action);
         answer_of(reply).map(|()| Done::Active)
     }
 
@@ -586,30 +490,21 @@ impl Core {
         job: &SlotJob,
         epoch: u64,
     ) -> Result<Done, CommandError> {
-        let (move_id, attempt) = (job.move_id, job.attempt);
-        let (action, reply) = self.change_slot(shard, job.slot, |entry| {
-            // It is served here, or has been and went on to somebody else.
-            if entry.state.is_visible() || entry.epoch >= epoch {
-                return (TargetAction::None, TargetReply::Active);
-            }
-            if entry.move_id != move_id {
-                if entry.state.is_moving() {
-                    return (TargetAction::None, TargetReply::Ok);
-                }
-                entry.move_id = move_id;
-                entry.target = Default::default();
-            }
-            let (action, reply) = entry.target.step(TargetEvent::Abort(attempt));
-            if action == TargetAction::Clear {
-                entry.state = SlotState::Away;
-            }
-            (action, reply)
-        });
+        let coming = job.coming();
+        let (action, reply) =
+            self.change_slot(shard, job.slot, |books| books.abort_import(coming, epoch));
+        self.after_import(shard, job.slot, action);
+        answer_of(reply).map(|()| Done::Ok)
+    }
+
+    /// Does to a slot's keys what the target's machine wants; disk has to know.
+    fn after_import(&mut self, shard: &mut Shard, slot: SlotId, action: TargetAction) {
         if action == TargetAction::Clear {
-            self.drop_hidden(shard, job.slot);
+            self.drop_hidden(shard, slot);
+        }
+        if action != TargetAction::None {
             self.node.cluster.note_change();
         }
-        answer_of(reply).map(|()| Done::Ok)
     }
 
     /// A job of one of this core's sessions is done.
@@ -715,14 +610,4 @@ impl Core {
         Self::flush_later(&mut self.flush, index, session);
         self.resume.push_back(token);
     }
-}
-
-fn answer_of(reply: TargetReply) -> Result<(), CommandError> {
-    Err(match reply {
-        TargetReply::Ok => return Ok(()),
-        TargetReply::Active => CommandError::IMPORT_ACTIVE,
-        TargetReply::Stale => CommandError::IMPORT_STALE,
-        TargetReply::Unknown => CommandError::IMPORT_UNKNOWN,
-        TargetReply::Mismatch => CommandError::IMPORT_MISMATCH,
-    })
 }

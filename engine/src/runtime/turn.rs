@@ -17,6 +17,7 @@ use crate::commands::session_ctx::Micros;
 use crate::journal::LogicalClock;
 use crate::journal::tape::Tape;
 use crate::net::client::ClientState;
+use crate::net::guest::Role;
 use crate::net::session::{OUT_KEEP_BYTES, Session, Stall};
 use crate::node::{CoreStats, Node};
 use crate::resp::error::CommandError;
@@ -35,6 +36,7 @@ use crate::runtime::requests::Round;
 use crate::runtime::ring::{BufferId, Event, Ring, Token};
 use crate::runtime::slots::SlotDesk;
 use crate::runtime::stall::{Step, StepTimer};
+use crate::runtime::tenant::{self, Guests, Tenant};
 use crate::runtime::timer::TimerWheel;
 use crate::shard::batch::MailBatch;
 use crate::sys::socket;
@@ -47,7 +49,7 @@ const IDLE_SLEEP: Duration = Duration::from_millis(100);
 /// before the kernel's next tick costs several microseconds to set.
 const SEND_GRACE: Duration = Duration::from_millis(10);
 /// Longer output may well fill the socket's buffer.
-const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
+pub(super) const PROMPT_SEND_BYTES_MAX: usize = 16 * 1024;
 /// Sessions whose output is sent in one turn.
 const SENDS_PER_TURN_MAX: usize = 512;
 /// How long a waking core spins for a borrowed shard before it goes on without.
@@ -80,6 +82,8 @@ pub struct Listener {
     pub fd: OwnedFd,
     /// Whether it is a unix socket.
     pub is_unix: bool,
+    /// Whether those who connect are the tenant's: [`tenant`].
+    pub is_tenants: bool,
 }
 
 /// Something that a core does at a time.
@@ -171,6 +175,9 @@ pub struct Core {
     alarms_are_due: bool,
     /// Sessions to be forgotten at the end of the turn.
     gone: Vec<Token>,
+    /// What shares this core with the server, and what is to be done about its clients.
+    pub(super) tenant: Option<Box<dyn Tenant>>,
+    pub(super) guests: Guests,
 }
 
 impl Core {
@@ -243,6 +250,8 @@ impl Core {
             fired: Vec::new(),
             alarms_are_due: false,
             gone: Vec::new(),
+            tenant: None,
+            guests: Guests::default(),
         })
     }
 
@@ -269,6 +278,7 @@ impl Core {
         if self.peers.stop.load(Ordering::Relaxed) && !self.stopping {
             self.begin_stop();
         }
+        self.guests.begin_turn();
         self.reap();
         self.timer.end(Step::Reap);
         self.take_own_shard();
@@ -292,6 +302,7 @@ impl Core {
             }
             self.send_woken();
             self.settle_outbox(None);
+            self.step_tenant();
             let elapsed = self.clock.ns_between(started, self.clock.ticks());
             if (!more && self.resume.is_empty()) || elapsed > INTAKE_BUDGET_NS {
                 break;
@@ -309,6 +320,7 @@ impl Core {
         self.step_names();
         self.deliver_messages();
         self.post_messages();
+        self.step_tenant();
         self.timer.end(Step::Background);
         self.step_log();
         self.flush_outputs();
@@ -369,6 +381,7 @@ impl Core {
             || self.slots_ready()
             || self.dialect.has_work()
             || self.log.has_work()
+            || self.tenant_has_work()
             || self.late_requests.iter().any(|late| !late.is_empty())
             || self.late_letters.iter().any(|late| !late.is_empty())
     }
@@ -392,6 +405,9 @@ impl Core {
             background = background.min(due);
         }
         for at in [self.dialect.next_at(), self.log.next_at(self.now)].into_iter().flatten() {
+            background = background.min(at);
+        }
+        if let Some(at) = self.guests.wakes_at() {
             background = background.min(at);
         }
         Some(self.alarms.next_deadline().map_or(background, |alarm| alarm.min(background)))
@@ -504,7 +520,9 @@ impl Core {
                         self.mailed[from.index()] -= 1;
                         self.deliver_replies(batch);
                     }
-                    Letter::Connection { fd, is_unix } => self.open_session(fd, is_unix),
+                    Letter::Connection { fd, is_unix, is_tenants } => {
+                        self.open_session(fd, is_unix, is_tenants);
+                    }
                     Letter::Session(session) => self.adopt_session(*session),
                     Letter::SlotJob(job) => self.take_job(*job),
                     Letter::SlotDone(done) => self.job_done(*done),
@@ -541,7 +559,10 @@ impl Core {
         for alarm in fired.drain(..) {
             match alarm {
                 Alarm::Resume(token) => {
-                    if let Some(session) = self.session_mut(token) {
+                    // What it waits for now may be something else.
+                    if let Some(session) = self.session_mut(token)
+                        && matches!(session.stall, Stall::Paused(_))
+                    {
                         session.stall = Stall::None;
                         self.resume.push_back(token);
                     }
@@ -566,6 +587,14 @@ impl Core {
         self.ring.reap(&mut events);
         for event in events.drain(..) {
             match event {
+                Event::Received { token, .. }
+                | Event::ReceiveEnded { token, .. }
+                | Event::Sent { token, .. }
+                | Event::Connected { token, .. }
+                    if tenant::owns(token) =>
+                {
+                    self.tell_of_socket(token, event);
+                }
                 Event::Received { token, buffer, len, armed } if Links::owns(token) => {
                     self.links.received(&mut self.ring, token, buffer, len, armed, self.now);
                 }
@@ -617,8 +646,9 @@ impl Core {
             return;
         };
         session.receiving = !session.closing && !session.input_ended;
-        if session.receiving {
-            let fd = session.fd.as_raw_fd();
+        if session.receiving
+            && let Some(fd) = session.fd.as_ref().map(AsRawFd::as_raw_fd)
+        {
             self.ring.receive(token, fd);
         }
     }
@@ -646,8 +676,10 @@ impl Core {
         match result {
             Ok(fd) => {
                 let fd = socket::own(fd);
-                let is_unix = self.listeners[listener as usize].is_unix;
-                self.deal(fd, is_unix);
+                // It came in while the listeners were being closed.
+                let Some(from) = self.listeners.get(listener as usize) else { return };
+                let (is_unix, is_tenants) = (from.is_unix, from.is_tenants);
+                self.deal(fd, is_unix, is_tenants);
             }
             Err(libc::ECANCELED) => return,
             Err(errno) => {
@@ -661,14 +693,21 @@ impl Core {
                 return;
             }
         }
-        if !armed && !self.stopping {
-            self.ring.accept(listener, self.listeners[listener as usize].fd.as_raw_fd());
+        if !armed
+            && !self.stopping
+            && let Some(socket) = self.listeners.get(listener as usize)
+        {
+            self.ring.accept(listener, socket.fd.as_raw_fd());
         }
     }
 
     /// Gives a new connection to the core with the fewest sessions.
-    fn deal(&mut self, fd: OwnedFd, is_unix: bool) {
-        if self.node.session_count() >= self.node.config.maxclients() as i64 {
+    fn deal(&mut self, fd: OwnedFd, is_unix: bool, is_tenants: bool) {
+        let has_place = match is_tenants {
+            true => self.rouse().is_some_and(|tenant| tenant.take_place()),
+            false => self.node.session_count() < self.node.config.maxclients() as i64,
+        };
+        if !has_place {
             self.stats.rejected_connections.add(1);
             let mut out = OutBuf::default();
             Reply::new(&mut out, Default::default()).error(&CommandError::MAX_CLIENTS);
@@ -681,13 +720,15 @@ impl Core {
         let least = (0..self.peers.core_count())
             .min_by_key(|&core| {
                 let is_near = incoming == Some(self.peers.cpus[core]);
-                (self.node.cores[core].sessions.get(), !is_near, core != self.id.index())
+                let stats = &self.node.cores[core];
+                let sessions = stats.sessions.get() + stats.guests.get();
+                (sessions, !is_near, core != self.id.index())
             })
             .map_or(self.id, |core| CoreId(core as u16));
         if least == self.id {
-            self.open_session(fd, is_unix);
+            self.open_session(fd, is_unix, is_tenants);
         } else {
-            self.post(least, Letter::Connection { fd, is_unix });
+            self.post(least, Letter::Connection { fd, is_unix, is_tenants });
         }
     }
 
@@ -697,8 +738,11 @@ impl Core {
         self.generation
     }
 
-    fn open_session(&mut self, fd: OwnedFd, is_unix: bool) {
+    fn open_session(&mut self, fd: OwnedFd, is_unix: bool, is_tenants: bool) {
         if self.stopping {
+            if is_tenants && let Some(tenant) = self.rouse() {
+                tenant.give_place_back();
+            }
             return;
         }
         let config = &self.node.config;
@@ -709,20 +753,68 @@ impl Core {
         client.authenticated = config.requirepass().is_none();
         client.addr = socket::peer_name(&fd).into();
         client.laddr = socket::local_name(&fd).into();
-        if config.refuses_peer(&client.addr, is_unix) {
+        if !is_tenants && config.refuses_peer(&client.addr, is_unix) {
             self.stats.rejected_connections.add(1);
             let mut out = OutBuf::default();
             Reply::new(&mut out, Default::default()).error(&CommandError::PROTECTED_MODE);
             socket::send_once(&fd, out.bytes());
             return;
         }
-        let mut session = Session::new(fd, self.next_generation(), client);
+        let mut session = Session::new(Some(fd), self.next_generation(), client, Role::Client);
         session.receiving = true;
         let index = self.sessions.insert(session) as u32;
-        self.stats.sessions.add(1);
-        self.stats.connections.add(1);
+        if is_tenants && self.receive_guest(index).is_none() {
+            self.sessions.remove(index as usize);
+            return;
+        }
+        self.count_session(index, 1);
+        if !is_tenants {
+            self.stats.connections.add(1);
+        }
         let token = self.token(index);
         self.ring.receive(token, raw);
+    }
+
+    /// Counts a session, or that it is gone.
+    fn count_session(&mut self, index: u32, by: i64) {
+        match self.sessions[index as usize].role {
+            Role::Client => self.stats.sessions.add(by),
+            Role::Guest(_) => self.stats.guests.add(by),
+            Role::Inner(_) => {}
+        }
+    }
+
+    /// Accepts no more connections, or none of the tenant's.
+    pub(super) fn stop_accepting(&mut self, tenants_only: bool) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.is_tenants || !tenants_only {
+                self.ring.cancel_accept(index as u32);
+            }
+        }
+    }
+
+    /// Tells the tenant what a socket of its own has brought.
+    #[cold]
+    fn tell_of_socket(&mut self, token: Token, event: Event) {
+        if self.rouse().is_none() {
+            return;
+        }
+        let Some(tenant) = &mut self.tenant else { return };
+        let socket = tenant::handle_of(token);
+        match event {
+            Event::Received { buffer, len, armed, .. } => {
+                tenant.received(socket, self.ring.bytes(&buffer, len), armed);
+                self.ring.recycle(buffer);
+            }
+            Event::ReceiveEnded { errno, .. } => tenant.receive_ended(socket, errno),
+            Event::Sent { buffer, errno, late, .. } => tenant.sent(socket, buffer, errno, late),
+            Event::Connected { errno, .. } => tenant.connected(socket, errno),
+            // Of no socket of its own.
+            Event::Accepted { .. }
+            | Event::Doorbell
+            | Event::Written { .. }
+            | Event::Flushed { .. } => {}
+        }
     }
 
     /// Tells the owners of this core's links what has come in on them.
@@ -766,7 +858,10 @@ impl Core {
                 self.close(token, Some("output is over client-output-buffer-limit"));
                 continue;
             }
-            if session.sending_bytes == 0 && session.has_output() {
+            if session.fd.is_none() {
+                // The tenant is handed its replies in the next turn.
+                Self::flush_later(&mut self.flush, index, session);
+            } else if session.sending_bytes == 0 && session.has_output() {
                 let buffer = match session.take_durable(self.log.watermark) {
                     Ok(buffer) => buffer,
                     Err(until) => {
@@ -777,16 +872,12 @@ impl Core {
                     }
                 };
                 session.sending_bytes = buffer.len();
-                let fd = session.fd.as_raw_fd();
-                // What comes next, of a reply that is written part by part, must not wait for others.
-                let is_last = session.out.is_empty();
-                let prompt =
-                    is_last && !session.slow && session.sending_bytes <= PROMPT_SEND_BYTES_MAX;
-                self.ring.send(token, fd, buffer, prompt);
+                tenant::send(&mut self.ring, token, session, buffer, self.now);
             } else if !session.has_output() && session.sending_bytes == 0 {
                 self.close_if_done(token);
             }
         }
+        flush.append(&mut self.flush);
         self.flush = flush;
     }
 
@@ -797,6 +888,7 @@ impl Core {
         };
         session.sending_bytes = 0;
         session.slow = late;
+        let is_client = session.role.is_client();
         if errno != 0 {
             session.out.clear(0);
             return self.close(token, None);
@@ -813,6 +905,9 @@ impl Core {
         }
         if stalled {
             self.resume.push_back(token);
+        }
+        if !is_client {
+            self.note_sent(token);
         }
         self.close_if_done(token);
     }
@@ -847,12 +942,16 @@ impl Core {
             let blocked = session.blocked.take();
             session.client.is_blocked = false;
             // Ends the receive and a send that are under way.
-            socket::shutdown(&session.fd);
+            if let Some(fd) = &session.fd {
+                socket::shutdown(fd);
+            }
+            let guest = session.role.guest().map(|guest| guest.handle);
             if let Some(blocked) = blocked {
                 let client = session.client.id;
                 self.forget_blocked(client, &blocked.call);
             }
             self.forget_listener(token);
+            self.guests.note_gone(guest);
         }
         self.remove_if_quiet(token);
     }
@@ -875,8 +974,8 @@ impl Core {
         let begun = self.clock.ticks();
         while let Some(token) = self.gone.pop() {
             if self.session_mut(token).is_some() {
+                self.count_session(token.index, -1);
                 self.sessions.remove(token.index as usize);
-                self.stats.sessions.add(-1);
                 if self.clock.ns_between(begun, self.clock.ticks()) > BURIAL_BUDGET_NS {
                     return;
                 }
@@ -888,12 +987,10 @@ impl Core {
 
     fn begin_stop(&mut self) {
         self.stopping = true;
-        for index in 0..self.listeners.len() {
-            self.ring.cancel_accept(index as u32);
-        }
+        self.stop_accepting(false);
         self.listeners.clear();
         // Behind what was received: that is answered, then the session ends.
-        for (index, session) in &self.sessions {
+        for (index, session) in self.sessions.iter().filter(|(_, s)| s.role.inner().is_none()) {
             let token = Token { index: index as u32, generation: session.generation };
             self.inputs.push_back(Input::End(token));
         }
@@ -901,6 +998,6 @@ impl Core {
     }
 
     fn is_drained(&self) -> bool {
-        self.sessions.is_empty() || self.background.must_stop(self.now)
+        self.sessions.len() == self.inner_count() || self.background.must_stop(self.now)
     }
 }

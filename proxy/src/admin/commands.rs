@@ -376,7 +376,7 @@ fn stats(admin: &Admin, _: &mut Peer, _: &Args<'_>, reply: &mut Reply<'_>) -> Ou
         map.slots.iter().filter(|r| r.group != 0).map(|r| usize::from(r.to - r.from) + 1).sum();
     let clock = admin.host.clock_ms();
     let rate = admin.rate.lock().unwrap_or_else(PoisonError::into_inner).look(clock, stats.calls);
-    reply.map(25);
+    reply.map(26);
     pair(reply, "product", &admin.settings.product_name);
     count(reply, "epoch", map.epoch);
     count(reply, "adopted_epoch", admin.host.adopted_epoch());
@@ -387,6 +387,7 @@ fn stats(admin: &Admin, _: &mut Peer, _: &Args<'_>, reply: &mut Reply<'_>) -> Ou
     count(reply, "sessions_total", stats.connections);
     count(reply, "sessions_rejected", stats.rejected_connections);
     count(reply, "ops_total", stats.calls);
+    count(reply, "ops_local", stats.local);
     count(reply, "ops_fails", stats.failed);
     count(reply, "ops_qps", rate);
     count(reply, "ops_redirected", stats.redirected);

@@ -152,6 +152,7 @@ fn index(name: &str) -> usize {
 pub struct Settings {
     pub product_name: String,
     pub product_auth: String,
+    pub cluster_secret: String,
     pub session_auth: String,
     pub admin_auth: String,
     pub control: Vec<String>,
@@ -207,6 +208,7 @@ impl Settings {
         Self {
             product_name: text("product_name"),
             product_auth: text("product_auth"),
+            cluster_secret: text("cluster_secret"),
             session_auth: text("session_auth"),
             admin_auth: text("admin_auth"),
             control: list.map(str::to_owned).collect(),
@@ -253,6 +255,7 @@ impl Settings {
         crate::settings::Settings {
             product_name: self.product_name.clone(),
             product_auth: self.product_auth.clone(),
+            cluster_secret: self.cluster_secret.clone(),
             session_auth: self.session_auth.clone(),
             proxy_max_clients: self.proxy_max_clients,
             backend_ping_period_ms: ms(self.backend_ping_period),

@@ -79,6 +79,7 @@ const PARALLEL: &str = "there is one link per core here and core there, see back
 pub const SPECS: &[KeySpec] = &[
     key("product_name", Kind::Name, "codis-demo", PRODUCT, "Name of the product that is served"),
     key("product_auth", Kind::Secret, "", PRODUCT, "Password that backends ask for"),
+    key("cluster_secret", Kind::Secret, "", PRODUCT, "The cluster-secret of the servers"),
     key("session_auth", Kind::Secret, "", PRODUCT, "Password that clients must give"),
     key("admin_auth", Kind::Secret, "", PRODUCT, "Secret of the admin port; none: loopback only"),
     key("control", Kind::Text, "", PRODUCT, "Admin addresses of control processes, by commas")

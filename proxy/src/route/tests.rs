@@ -1,7 +1,7 @@
 //! Random histories of requests, moves, maps and losses against the routes, checked for order, loss
 //! and doubling; and the cases that are worth telling one by one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::*;
 
@@ -13,6 +13,14 @@ struct Req {
     /// The order of all requests, kept when one is sent again.
     seq: u64,
     slots: Vec<u16>,
+}
+
+/// What is sent on a link.
+#[derive(Clone, Debug)]
+enum Sent {
+    Request(Req),
+    /// All that was refused of a slot is back.
+    Retry(u16),
 }
 
 #[derive(Clone, Debug)]
@@ -52,10 +60,13 @@ struct World {
     epoch: u64,
     owners: Vec<Owner>,
     /// Under way to a server, and answers on their way back, per lane: both in order.
-    sent: BTreeMap<Lane, VecDeque<Req>>,
+    sent: BTreeMap<Lane, VecDeque<Sent>>,
     answers: BTreeMap<Lane, VecDeque<(Req, Outcome)>>,
     /// What each slot's servers ran, in order: session and number.
     log: Vec<Vec<(usize, u64)>>,
+    /// Slots that servers refuse on a link until they are told otherwise; those that are known here.
+    refused: BTreeSet<(Lane, u16)>,
+    known_refused: BTreeSet<(Lane, u16)>,
     next_number: Vec<u64>,
     /// Parts of each request that have not ended.
     open: HashMap<(usize, u64), usize>,
@@ -77,6 +88,8 @@ impl World {
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
             log: vec![Vec::new(); usize::from(SLOTS)],
+            refused: BTreeSet::new(),
+            known_refused: BTreeSet::new(),
             next_number: vec![0; SESSIONS],
             open: HashMap::new(),
             wide: HashMap::new(),
@@ -131,7 +144,7 @@ impl World {
             _ => self.routes.try_send_many(&slots).ok(),
         };
         match lane {
-            Some(lane) => self.sent.entry(lane).or_default().push_back(request),
+            Some(lane) => self.sent.entry(lane).or_default().push_back(Sent::Request(request)),
             None => {
                 self.resubmit(request);
                 self.act();
@@ -143,7 +156,7 @@ impl World {
         while let Some(action) = self.routes.next_action() {
             match action {
                 Action::Send { request, lane, .. } => {
-                    self.sent.entry(lane).or_default().push_back(request);
+                    self.sent.entry(lane).or_default().push_back(Sent::Request(request));
                 }
                 Action::Split { request } => {
                     assert!(request.slots.len() > 1, "one slot cannot come apart");
@@ -155,8 +168,18 @@ impl World {
                     }
                 }
                 Action::Fail { request, why } => panic!("{request:?} failed: {why:?}"),
+                Action::Retry { slot } => self.retry(slot),
             }
         }
+    }
+
+    /// Servers that have refused a slot are told that all of it is back.
+    fn retry(&mut self, slot: SlotId) {
+        let slot = slot.index() as u16;
+        for &(lane, _) in self.known_refused.iter().filter(|(_, refused)| *refused == slot) {
+            self.sent.entry(lane).or_default().push_back(Sent::Retry(slot));
+        }
+        self.known_refused.retain(|(_, refused)| *refused != slot);
     }
 
     /// Requests keep the number under which they came first.
@@ -173,8 +196,24 @@ impl World {
             return;
         }
         let lane = lanes[self.chance.below(lanes.len() as u64) as usize];
-        let request = self.sent.get_mut(&lane).and_then(VecDeque::pop_front).expect("not empty");
-        let outcome = self.run_at(lane.backend.0, &request);
+        let sent = self.sent.get_mut(&lane).and_then(VecDeque::pop_front).expect("not empty");
+        let request = match sent {
+            Sent::Request(request) => request,
+            Sent::Retry(slot) => {
+                self.refused.remove(&(lane, slot));
+                return;
+            }
+        };
+        let sticky = request.slots.iter().find(|&&slot| self.refused.contains(&(lane, slot)));
+        let outcome = match sticky {
+            Some(&slot) => Outcome::Refused(Refusal::TryAgain(Some(slot_id(slot)))),
+            None => self.run_at(lane.backend.0, &request),
+        };
+        if let Outcome::Refused(refusal) = &outcome
+            && let Some(slot) = refusal.slot()
+        {
+            self.refused.insert((lane, slot.index() as u16));
+        }
         self.answers.entry(lane).or_default().push_back((request, outcome));
     }
 
@@ -219,6 +258,8 @@ impl World {
                 }
             }
             Outcome::Refused(refusal) => {
+                let named = refusal.slot().expect("servers name it").index() as u16;
+                self.known_refused.insert((lane, named));
                 let seq = request.seq;
                 let deadline = Ms(self.now.0 + DEADLINE_MS);
                 let slots = request.slots.clone();
@@ -244,22 +285,10 @@ impl World {
         let slot = self.chance.below(u64::from(SLOTS)) as usize;
         let to = self.chance.below(u64::from(SERVERS)) as u32;
         self.owners[slot] = match self.owners[slot] {
-            Owner::Between(_, to) if !self.is_on_its_way(slot as u16, to) => Owner::Server(to),
-            Owner::Server(from) if from != to && !self.is_on_its_way(slot as u16, to) => {
-                Owner::Between(from, to)
-            }
+            Owner::Between(_, to) => Owner::Server(to),
+            Owner::Server(from) if from != to => Owner::Between(from, to),
             still => still,
         };
-    }
-
-    /// Whether requests sent long ago are still on their way to a server, or their answers back: a
-    /// slot does not leave and come back while they are.
-    fn is_on_its_way(&self, slot: u16, server: u32) -> bool {
-        let sent = self.sent.iter().flat_map(|(lane, all)| all.iter().map(move |r| (lane, r)));
-        let answers = self.answers.iter();
-        let answered = answers.flat_map(|(lane, all)| all.iter().map(move |(r, _)| (lane, r)));
-        sent.chain(answered)
-            .any(|(lane, request)| lane.backend.0 == server && request.slots.contains(&slot))
     }
 
     /// A link is lost. What its server has not seen may be sent again, the rest is in doubt.
@@ -269,18 +298,27 @@ impl World {
         let answers = self.answers.remove(&lane).unwrap_or_default();
         let sent = self.sent.remove(&lane).unwrap_or_default();
         let lost = self.chance.below(sent.len() as u64 + 1) as usize;
-        let sent: Vec<Req> = sent.into();
+        self.refused.retain(|(of, _)| *of != lane);
+        self.known_refused.retain(|(of, _)| *of != lane);
+        let requests = |sent: &[Sent]| {
+            let requests = sent.iter().filter_map(|sent| match sent {
+                Sent::Request(request) => Some(request.clone()),
+                Sent::Retry(_) => None,
+            });
+            requests.collect::<Vec<Req>>()
+        };
+        let sent: Vec<Sent> = sent.into();
         let mut gone = Vec::new();
-        for request in answers.into_iter().map(|(r, _)| r).chain(sent[..lost].iter().cloned()) {
+        for request in answers.into_iter().map(|(r, _)| r).chain(requests(&sent[..lost])) {
             self.unsure.push((request.session, request.number));
             self.end(&request);
             gone.push(request.slots.as_slice().into());
         }
-        let back = sent[lost..].iter().map(|request| Unsent {
-            request: request.clone(),
+        let back = requests(&sent[lost..]).into_iter().map(|request| Unsent {
             seq: request.seq,
             slots: request.slots.as_slice().into(),
             deadline: Ms(self.now.0 + DEADLINE_MS),
+            request,
         });
         self.routes.link_lost(back.collect(), &gone, self.now);
         self.act();
@@ -302,6 +340,18 @@ impl World {
         self.act();
     }
 
+    /// The servers are those that the slots name.
+    fn check_servers(&self) {
+        let mut named: Vec<BackendId> = (self.routes.slots.iter())
+            .flat_map(|slot| [Some(slot.lane.backend), slot.via.map(|via| via.source)])
+            .flatten()
+            .filter(|id| *id != BackendId::NONE)
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(self.routes.servers().collect::<Vec<_>>(), named);
+    }
+
     fn check_order(&self) {
         for (slot, log) in self.log.iter().enumerate() {
             let mut last: HashMap<usize, u64> = HashMap::new();
@@ -320,9 +370,7 @@ impl World {
                 return;
             }
             for slot in 0..SLOTS {
-                if let Owner::Between(_, to) = self.owners[usize::from(slot)]
-                    && !self.is_on_its_way(slot, to)
-                {
+                if let Owner::Between(_, to) = self.owners[usize::from(slot)] {
                     self.owners[usize::from(slot)] = Owner::Server(to);
                 }
             }
@@ -352,7 +400,9 @@ fn run(seed: u64, steps: usize, loses: bool) {
             _ => world.pass_time(),
         }
     }
+    world.check_servers();
     world.settle();
+    world.check_servers();
     world.check_order();
     // Each request was run once on each of its slots, unless a lost link left that open.
     let mut runs: HashMap<(usize, usize, u64), usize> = HashMap::new();
@@ -369,7 +419,7 @@ fn run(seed: u64, steps: usize, loses: bool) {
         }
     }
     for slot in 0..SLOTS {
-        assert_eq!(world.routes.in_flight(slot_id(slot)), 0, "seed {seed}");
+        assert_eq!(world.routes.slots[usize::from(slot)].in_flight, 0, "seed {seed}");
     }
 }
 
@@ -418,6 +468,7 @@ fn refused_request_goes_first_and_alone_to_the_new_place() {
     routes.submit(3, 3, &[1], Ms(1_000), Ms(0));
     assert_eq!(routes.next_action(), None, "the second is still under way to the old place");
     routes.refused(2, 2, &[1], Ms(1_000), a, moved, Ms(0));
+    assert_eq!(routes.next_action(), Some(Action::Retry { slot: slot_id(1) }));
     let lane = Lane { backend: b, index: 0 };
     assert_eq!(routes.next_action(), Some(Action::Send { request: 1, lane, via: None }));
     assert_eq!(routes.next_action(), None, "the new place may refuse it");
@@ -440,7 +491,8 @@ fn slot_that_is_not_ready_is_tried_with_pauses_until_the_deadline() {
         let due = routes.next_deadline().expect("something is held");
         now = Ms(due.0.max(now.0 + 1));
         routes.tick(now);
-        match routes.next_action() {
+        let mut actions = std::iter::from_fn(|| routes.next_action());
+        match actions.find(|action| !matches!(action, Action::Retry { .. })) {
             Some(Action::Send { request, .. }) => {
                 pauses.push(now.0);
                 routes.refused(request, 1, &[1], deadline, a, refusal, now);
@@ -450,6 +502,7 @@ fn slot_that_is_not_ready_is_tried_with_pauses_until_the_deadline() {
                 break;
             }
             Some(Action::Split { .. }) => panic!("one slot cannot come apart"),
+            Some(Action::Retry { .. }) => panic!("it was skipped"),
             None => {}
         }
         assert!(now.0 < 300, "it is never given up");
@@ -484,11 +537,116 @@ fn locked_slot_is_settled_once_its_servers_owe_nothing() {
 }
 
 #[test]
-fn fenced_slots_are_those_whose_servers_cannot_refuse() {
+fn request_under_way_to_a_server_that_refuses_is_owed_where_a_move_by_the_originals_commands_begins()
+ {
+    let (mut routes, a, b) = two_backends(true);
+    assert!(routes.try_send(slot_id(1)).is_some());
+    let mut entries = vec![Entry::OFFLINE; SLOT_COUNT];
+    let via = Some(Via { source: a, method: 1 });
+    entries[1] = Entry { backend: b, epoch: 2, locked: true, via };
+    assert!(routes.set_map(2, &entries, Ms(0)));
+    // Its server owns the slot still, and would run it after its key has left.
+    assert!(!routes.is_settled());
+    routes.answered(slot_id(1), Ms(0));
+    assert!(routes.is_settled());
+    // A move that servers refuse by themselves is not waited for.
+    let (mut routes, _, b) = two_backends(true);
+    assert!(routes.try_send(slot_id(1)).is_some());
+    entries[1] = Entry { backend: b, epoch: 2, ..Entry::OFFLINE };
+    assert!(routes.set_map(2, &entries, Ms(0)));
+    assert!(routes.is_settled());
+}
+
+#[test]
+fn servers_are_counted_by_their_slots_and_detours() {
+    let (mut routes, a, b) = two_backends(true);
+    let servers = |routes: &Routes<u32>| routes.servers().collect::<Vec<_>>();
+    assert_eq!(servers(&routes), [a]);
+    let before = routes.servers_version();
+    // Refused requests and maps that change nothing of it leave the number as it is.
+    assert!(routes.try_send(slot_id(1)).is_some());
+    let again = Refusal::TryAgain(Some(slot_id(1)));
+    routes.refused(1, 1, &[1], Ms(1_000), a, again, Ms(0));
+    assert_eq!(routes.servers_version(), before);
+    let mut entries = vec![Entry::OFFLINE; SLOT_COUNT];
+    let via = Some(Via { source: a, method: 1 });
+    entries[1] = Entry { backend: b, epoch: 2, locked: false, via };
+    assert!(routes.set_map(2, &entries, Ms(0)));
+    assert_eq!(servers(&routes), [a, b]);
+    let between = routes.servers_version();
+    assert_ne!(between, before);
+    entries[1] = Entry { backend: b, epoch: 3, locked: false, via: None };
+    assert!(routes.set_map(3, &entries, Ms(0)));
+    assert_eq!(servers(&routes), [b]);
+    assert_ne!(routes.servers_version(), between);
+}
+
+#[test]
+fn requests_that_wait_in_vain_are_failed_in_a_time_that_grows_with_their_number() {
+    const COUNT: u32 = 100_000;
+    let (mut routes, a, _) = two_backends(true);
+    let mut entries = vec![Entry::OFFLINE; SLOT_COUNT];
+    entries[1] = Entry { backend: a, epoch: 2, locked: true, via: None };
+    entries[2] = entries[1];
+    assert!(routes.set_map(2, &entries, Ms(0)));
+    for n in 1..=COUNT {
+        // Half of them came back late: their deadlines are not in the order of their numbers.
+        let deadline = Ms(if n % 2 == 0 { 1_000 } else { 1_001 });
+        let slots: &[u16] = if n % 3 == 0 { &[1, 2] } else { &[1] };
+        routes.submit(n, u64::from(n), slots, deadline, Ms(0));
+    }
+    assert_eq!(routes.next_deadline(), Some(Ms(1_000)));
+    let began = std::time::Instant::now();
+    routes.tick(Ms(1_000));
+    routes.tick(Ms(1_001));
+    let took = began.elapsed();
+    let mut failed = Vec::new();
+    while let Some(action) = routes.next_action() {
+        match action {
+            Action::Fail { request, why: Fault::Locked(_) } => failed.push(request),
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = (1..=COUNT).filter(|n| n % 2 == 0).chain((1..=COUNT).filter(|n| n % 2 == 1));
+    assert!(failed.into_iter().eq(expected));
+    assert_eq!((routes.held_count(), routes.next_deadline()), (0, None));
+    assert!(routes.slots.iter().all(|slot| slot.queue.is_empty()));
+    // Looking at all of them for each would take minutes.
+    assert!(took.as_secs() < 10, "it took {took:?}");
+}
+
+#[test]
+fn part_that_is_overdue_leaves_the_others_of_its_number_in_the_queue() {
+    let (mut routes, a, _) = two_backends(true);
+    let mut entries = vec![Entry::OFFLINE; SLOT_COUNT];
+    entries[1] = Entry { backend: a, epoch: 2, locked: true, via: None };
+    assert!(routes.set_map(2, &entries, Ms(0)));
+    for (request, deadline) in [(1, 1_002), (2, 1_001), (3, 1_003)] {
+        routes.submit(request, 5, &[1], Ms(deadline), Ms(0));
+    }
+    let why = Fault::Locked(slot_id(1));
+    for (now, request) in [(1_001, 2), (1_002, 1)] {
+        routes.tick(Ms(now));
+        assert_eq!(routes.next_action(), Some(Action::Fail { request, why }));
+        assert_eq!(routes.next_action(), None);
+    }
+    entries[1].locked = false;
+    assert!(routes.set_map(3, &entries, Ms(1_002)));
+    assert!(matches!(routes.next_action(), Some(Action::Send { request: 3, .. })));
+    assert_eq!((routes.held_count(), routes.next_deadline()), (0, None));
+}
+
+#[test]
+fn nothing_is_served_behind_the_fence_also_not_by_servers_that_refuse() {
     for refuses in [true, false] {
-        let (mut routes, ..) = two_backends(refuses);
+        let (mut routes, a, _) = two_backends(refuses);
         routes.fence(true, Ms(0));
-        assert_eq!(routes.ready_lane(slot_id(1)).is_some(), refuses);
+        assert_eq!(routes.ready_lane(slot_id(1)), None);
+        // Nor by a map that comes meanwhile.
+        let mut entries = vec![Entry::OFFLINE; SLOT_COUNT];
+        entries[1] = Entry { backend: a, epoch: 2, ..Entry::OFFLINE };
+        assert!(routes.set_map(2, &entries, Ms(0)));
+        assert_eq!(routes.ready_lane(slot_id(1)), None);
         routes.fence(false, Ms(0));
         assert!(routes.ready_lane(slot_id(1)).is_some());
     }

@@ -19,10 +19,15 @@ use super::eventually;
 /// How long a process may take to start, and to stop.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Whether these are the tests of a proxy within a server, which is that of group 1.
+const IS_WITHIN: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"within");
+
 /// A process with a folder and a log of its own.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    /// None: somebody else ends it.
+    child: Option<Child>,
+    pid: u32,
     folder: PathBuf,
 }
 
@@ -43,7 +48,12 @@ impl Process {
             .stderr(errors)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        Self { child, folder }
+        Self { pid: child.id(), child: Some(child), folder }
+    }
+
+    /// The same process, for somebody who only looks at it.
+    fn view(&self) -> Self {
+        Self { child: None, pid: self.pid, folder: self.folder.clone() }
     }
 
     /// What it has printed.
@@ -59,12 +69,13 @@ impl Process {
 
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// How it ended, if it has.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the child is ours to wait for")
+        let child = self.child.as_mut()?;
+        child.try_wait().expect("the child is ours to wait for")
     }
 
     /// Waits until it has ended.
@@ -74,16 +85,18 @@ impl Process {
 
     /// Ends it as a power failure would.
     pub(crate) fn kill(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if !std::thread::panicking() {
+        if self.child.is_some() && !std::thread::panicking() {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
@@ -112,7 +125,7 @@ impl Server {
                 if process.exit_status().is_some() {
                     return Some(false);
                 }
-                process.output().contains("ready").then_some(true)
+                process.output().contains("INFO ready").then_some(true)
             });
             if is_up {
                 return Self { process, port };
@@ -151,6 +164,10 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts one with a folder of its own.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        if IS_WITHIN {
+            let (server, view) = Self::start_within(arguments);
+            return Self { process: server.process, ..view };
+        }
         Self::start_in(&own_folder(), arguments)
     }
 
@@ -162,17 +179,35 @@ impl Proxy {
         all.extend(arguments.iter().map(|word| (*word).to_owned()));
         let program = Path::new(env!("CARGO_BIN_EXE_cordis-proxy"));
         let mut process = Process::start_in(folder.to_owned(), program, &all);
-        let port_in = |output: &str, name: &str| {
-            let rest = output.split_once(&format!("{name}=\"127.0.0.1:"))?.1;
-            rest.split('"').next()?.parse::<u16>().ok()
-        };
         let (port, admin_port) = eventually(LIMIT, "the proxy starts", || {
             let output = process.output();
             assert!(process.exit_status().is_none(), "the proxy does not start:\n{output}");
-            port_in(&output, "proxy_addr").zip(port_in(&output, "admin_addr"))
+            port_in(&output, " proxy_addr").zip(port_in(&output, "admin_addr"))
         });
         let secret = arguments.iter().skip_while(|word| **word != "--admin-auth").nth(1);
         Self { process, port, admin_port, secret: secret.map(|word| (*word).to_owned()) }
+    }
+
+    /// Starts one within a server, as one process. Its arguments are those of a proxy.
+    pub(crate) fn start_within(arguments: &[&str]) -> (Server, Self) {
+        let mut all: Vec<String> =
+            ["--proxy-addr", "127.0.0.1:0", "--proxy-admin-addr", "127.0.0.1:0"]
+                .map(str::to_owned)
+                .into();
+        all.extend(arguments.iter().map(|word| match word.strip_prefix("--") {
+            Some("cores") | None => (*word).to_owned(),
+            Some(name) if name.starts_with("proxy-") => (*word).to_owned(),
+            Some(name) => format!("--proxy-{name}"),
+        }));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let server = Server::start(&all);
+        let output = server.process.output();
+        let port = |name| port_in(&output, name).expect("a server that is ready has said so");
+        let (port, admin_port) = (port(" proxy_addr"), port("proxy_admin_addr"));
+        let secret = arguments.iter().skip_while(|word| **word != "--admin-auth").nth(1);
+        let secret = secret.map(|word| (*word).to_owned());
+        let proxy = Self { process: server.process.view(), port, admin_port, secret };
+        (server, proxy)
     }
 
     /// A new connection as a client.
@@ -199,6 +234,12 @@ impl Proxy {
     }
 }
 
+/// The port of the address that a line of the log names.
+fn port_in(output: &str, name: &str) -> Option<u16> {
+    let rest = output.split_once(&format!("{name}=\"127.0.0.1:"))?.1;
+    rest.split('"').next()?.parse().ok()
+}
+
 /// A proxy with servers, one per group.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -212,9 +253,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A proxy with two servers of 512 slots each.
     pub(crate) fn start(proxy_arguments: &[&str]) -> Self {
-        let servers = vec![Server::start(&[]), Server::start(&[])];
-        let cluster =
-            Self { servers, proxy: Proxy::start(proxy_arguments), epoch: AtomicU64::new(0) };
+        let (first, proxy) = match IS_WITHIN {
+            true => Proxy::start_within(proxy_arguments),
+            false => (Server::start(&[]), Proxy::start(proxy_arguments)),
+        };
+        let servers = vec![first, Server::start(&[])];
+        let cluster = Self { servers, proxy, epoch: AtomicU64::new(0) };
         cluster.serve(|slot| if slot.index() < 512 { 1 } else { 2 });
         cluster
     }
@@ -284,7 +328,9 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) fn own_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("proxy-{}-{number}", std::process::id());
+    // One process may hold the tests of several files, each with a count of its own.
+    let tests = module_path!().replace("::", "-");
+    let name = format!("{tests}-{}-{number}", std::process::id());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder

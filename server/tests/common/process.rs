@@ -152,11 +152,8 @@ impl Process {
         self.child.kill().expect("a child that was not waited for can be killed");
         let _ = self.child.wait();
         between(&self.folder);
-        // Connections of the one before may hold the port for a moment.
-        eventually(START_LIMIT, "it starts again", || {
-            self.child = self.command.spawn().expect("it could be started before");
-            self.is_ready().then_some(())
-        });
+        self.child = self.command.spawn().expect("it could be started before");
+        assert!(self.is_ready(), "it does not start again:\n{}", self.output());
     }
 
     /// Kills it, as a loss of power would, but for what the kernel holds.

@@ -1,7 +1,7 @@
 //! Being one of a cluster: HELLO, JOIN, LEAVE, MAP, SLOTS.
 
 use crate::commands::args::{Args, is_token};
-use crate::commands::cordis::{encoded, number, text_at, trust};
+use crate::commands::cordis::{encoded, number, slot_at, text_at, trust};
 use crate::commands::session_ctx::{SessionAction, SessionCtx};
 use crate::commands::spec::CommandResult;
 use crate::migrate::ask::SlotAsk;
@@ -25,7 +25,7 @@ fn runs<T: PartialEq>(mut of: impl FnMut(SlotId) -> T) -> Vec<(usize, usize, T)>
     runs
 }
 
-/// CORDIS HELLO [CORE n] [NAME text]
+/// CORDIS HELLO [CORE n] [NAME text] [STICKY]
 pub(super) fn hello(
     ctx: &mut SessionCtx<'_>,
     args: &Args<'_>,
@@ -39,6 +39,8 @@ pub(super) fn hello(
             let n = usize::try_from(cursor.int()?).ok();
             let n = n.filter(|&n| n < ctx.node.cores.len()).ok_or(CommandError::NO_SUCH_CORE)?;
             core = Some(CoreId(n as u16));
+        } else if cursor.take("STICKY") {
+            ctx.client.is_sticky = true;
         } else {
             let name = cursor.take_value("NAME").ok_or(CommandError::SYNTAX)?;
             if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
@@ -57,6 +59,20 @@ pub(super) fn hello(
         }
         _ => greet(ctx.node, reply),
     }
+    Ok(())
+}
+
+/// CORDIS RETRY slot [slot ...]
+pub(super) fn retry(
+    ctx: &mut SessionCtx<'_>,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> CommandResult {
+    trust(ctx)?;
+    for index in 2..args.len() {
+        ctx.client.retry(slot_at(args, index)?);
+    }
+    reply.ok();
     Ok(())
 }
 
@@ -106,16 +122,7 @@ pub(super) fn join(
         return Err(CommandError::SYNTAX);
     }
     let membership = Membership { product, group, addr };
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        match &mut cluster.membership {
-            Some(me) if me.product != membership.product => {
-                return Err(CommandError::other_product(&me.product));
-            }
-            Some(me) => *me = membership,
-            None => cluster.join(membership),
-        }
-    }
+    ctx.node.cluster.lock().admit(membership)?;
     settle(ctx, encoded(reply, |reply| reply.ok()));
     Ok(())
 }
@@ -127,16 +134,7 @@ pub(super) fn leave(
     reply: &mut Reply<'_>,
 ) -> CommandResult {
     trust(ctx)?;
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        match &cluster.membership {
-            Some(me) if me.product.as_bytes() != args.at(2) => {
-                return Err(CommandError::other_product(&me.product));
-            }
-            Some(_) => cluster.leave(),
-            None => {}
-        }
-    }
+    ctx.node.cluster.lock().dismiss(args.at(2))?;
     settle(ctx, encoded(reply, |reply| reply.ok()));
     Ok(())
 }
@@ -165,19 +163,7 @@ pub(super) fn map(
     let map = ClusterMap::from_json(args.at(3));
     let map = map.map_err(|error| CommandError::bad_map(&error.to_string()))?;
     let epoch = map.epoch;
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        let Some(me) = &cluster.membership else {
-            return Err(CommandError::NOT_JOINED);
-        };
-        if me.product != map.product {
-            return Err(CommandError::other_product(&me.product));
-        }
-        if let Some(old) = cluster.map.as_ref().filter(|old| old.epoch > epoch) {
-            return Err(CommandError::stale_map(old.epoch));
-        }
-        cluster.take_map(map);
-    }
+    ctx.node.cluster.lock().offer_map(map)?;
     settle(ctx, encoded(reply, |reply| reply.int(epoch as i64)));
     Ok(())
 }

@@ -7,7 +7,8 @@ use crate::commands::cordis::{encoded, number, ranges_at, text_at, trust};
 use crate::commands::session_ctx::{SessionAction, SessionCtx};
 use crate::commands::spec::CommandResult;
 use crate::migrate::ask::SlotAsk;
-use crate::migrate::cluster::{Inbound, Inner, MoveId, Outbound};
+use crate::migrate::books::Order;
+use crate::migrate::cluster::MoveId;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
 use crate::slots::state::{SlotSet, SlotState};
@@ -34,31 +35,7 @@ pub(super) fn expect(
     trust(ctx)?;
     let (id, epoch) = (id_at(args, 2)?, number(args, 3)?);
     let (source, slots) = (address_at(args, 4)?, ranges_at(args, 5)?);
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        if cluster.membership.is_none() {
-            return Err(CommandError::NOT_JOINED);
-        }
-        match cluster.inbound.get_mut(&id) {
-            Some(inbound) if inbound.is_cancelled => return Err(CommandError::MOVE_CANCELLED),
-            Some(inbound) => {
-                inbound.epoch = epoch;
-                inbound.source = source;
-                inbound.slots = slots;
-            }
-            None => {
-                let inbound = Inbound {
-                    epoch,
-                    source,
-                    slots,
-                    is_cancelled: false,
-                    done: SlotSet::default(),
-                    keys: 0,
-                };
-                cluster.inbound.insert(id, inbound);
-            }
-        }
-    }
+    ctx.node.cluster.lock().expect(id, epoch, source, slots)?;
     ctx.node.cluster.note_change();
     reply.ok();
     Ok(())
@@ -87,90 +64,14 @@ pub(super) fn begin(
         *place = Some(n.ok_or(CommandError::OUT_OF_RANGE)?);
     }
     let parallel = parallel.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        if cluster.membership.is_none() {
-            return Err(CommandError::NOT_JOINED);
-        }
-        if let Some(outbound) = cluster.outbound.get_mut(&id) {
-            again(outbound, rate, parallel)?;
-        } else {
-            check_slots(&cluster, epoch, &slots)?;
-            let config = &ctx.node.config;
-            let outbound = Outbound {
-                epoch,
-                target,
-                slots,
-                rate_bytes: rate.unwrap_or_else(|| config.migrate_rate_bytes()),
-                parallel: parallel.unwrap_or_else(|| config.migrate_parallel()),
-                is_cancelled: false,
-                done: SlotSet::default(),
-                failed: SlotSet::default(),
-                ended: SlotSet::default(),
-                keys: 0,
-                bytes: 0,
-                error: String::new(),
-                pause_max_us: 0,
-                refused: 0,
-            };
-            cluster.outbound.insert(id, outbound);
-            note_gone(&mut cluster, id);
-        }
-    }
+    let config = &ctx.node.config;
+    let defaults = (config.migrate_rate_bytes(), config.migrate_parallel());
+    let order = Order { id, epoch, target, slots, rate_bytes: rate, parallel };
+    ctx.node.cluster.lock().order_move(order, defaults)?;
     // Cores are told, and disk knows of it when the reply comes: the move survives a restart.
     let reply = encoded(reply, |reply| reply.ok());
     ctx.action = Some(SessionAction::Slots(SlotAsk::Settle { reply }));
     Ok(())
-}
-
-/// The move runs already: its limits may change, and what failed is tried again.
-fn again(
-    outbound: &mut Outbound,
-    rate: Option<u64>,
-    parallel: Option<usize>,
-) -> Result<(), CommandError> {
-    if outbound.is_cancelled {
-        return Err(CommandError::MOVE_CANCELLED);
-    }
-    outbound.rate_bytes = rate.unwrap_or(outbound.rate_bytes);
-    outbound.parallel = parallel.unwrap_or(outbound.parallel);
-    for slot in outbound.failed.iter() {
-        outbound.ended.remove(slot);
-    }
-    outbound.failed = SlotSet::default();
-    Ok(())
-}
-
-/// Whether this server serves all of these slots, or has let go of them under this very epoch.
-fn check_slots(cluster: &Inner, epoch: u64, slots: &SlotSet) -> Result<(), CommandError> {
-    let is_ours = slots.iter().all(|slot| {
-        let entry = cluster.slot(slot);
-        match entry.state {
-            SlotState::Owned => entry.epoch < epoch,
-            SlotState::Away => entry.epoch >= epoch,
-            _ => false,
-        }
-    });
-    let is_taken = cluster.outbound.values().any(|other| {
-        !other.is_cancelled
-            && other.slots.iter().any(|slot| {
-                let is_over = other.ended.contains(slot) || other.done.contains(slot);
-                slots.contains(slot) && !is_over
-            })
-    });
-    if is_ours && !is_taken { Ok(()) } else { Err(CommandError::MOVE_OVERLAPS) }
-}
-
-/// Slots that left under this epoch before, when the move had another life: they are done.
-fn note_gone(cluster: &mut Inner, id: MoveId) {
-    let Inner { outbound, slots, .. } = cluster;
-    let Some(outbound) = outbound.get_mut(&id) else { return };
-    for slot in outbound.slots.iter() {
-        if slots[slot.index()].state == SlotState::Away {
-            outbound.done.insert(slot);
-            outbound.ended.insert(slot);
-        }
-    }
 }
 
 /// CORDIS CANCEL move-id
@@ -181,15 +82,7 @@ pub(super) fn cancel(
 ) -> CommandResult {
     trust(ctx)?;
     let id = id_at(args, 2)?;
-    {
-        let mut cluster = ctx.node.cluster.lock();
-        if let Some(outbound) = cluster.outbound.get_mut(&id) {
-            outbound.is_cancelled = true;
-        }
-        if let Some(inbound) = cluster.inbound.get_mut(&id) {
-            inbound.is_cancelled = true;
-        }
-    }
+    ctx.node.cluster.lock().call_off(id);
     let reply = encoded(reply, |reply| reply.ok());
     ctx.action = Some(SessionAction::Slots(SlotAsk::Settle { reply }));
     Ok(())

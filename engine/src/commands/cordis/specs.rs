@@ -100,6 +100,7 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
             args: &[
                 Arg::new("core", ArgKind::Integer).with_token("CORE").optional(),
                 Arg::new("text", ArgKind::String).with_token("NAME").optional(),
+                Arg::token("sticky", "STICKY").optional(),
             ],
             handler: run(member::hello),
             ..SUB
@@ -201,6 +202,15 @@ pub const SPECS: &[CommandSpec] = &[CommandSpec {
             arity: Arity::Exact(5),
             args: &[ID, SLOT, EPOCH],
             handler: run(stream::resolve),
+            ..SUB
+        },
+        CommandSpec {
+            name: "cordis|retry",
+            summary: "Ends the refusals of slots on a sticky link: what follows is sent again in order",
+            complexity: "O(N) with N slots",
+            arity: Arity::AtLeast(3),
+            args: &[Arg::new("slot", ArgKind::Integer).multiple()],
+            handler: run(member::retry),
             ..SUB
         },
         CommandSpec {

@@ -5,10 +5,10 @@ use crate::commands::cordis::{number, slot_at, text_at, trust};
 use crate::commands::session_ctx::{SessionAction, SessionCtx};
 use crate::commands::spec::CommandResult;
 use crate::migrate::ask::{SlotAsk, SlotStep};
+use crate::migrate::machine::TargetView;
 use crate::net::client::Import;
 use crate::resp::error::CommandError;
 use crate::resp::reply::Reply;
-use crate::slots::state::SlotState;
 use crate::units::Ms;
 
 fn ask(ctx: &mut SessionCtx<'_>, slot: crate::units::SlotId, of: (u64, u64), what: SlotStep) {
@@ -107,18 +107,11 @@ pub(super) fn resolve(
 ) -> CommandResult {
     trust(ctx)?;
     let (move_id, slot, epoch) = (number(args, 2)?, slot_at(args, 3)?, number(args, 4)?);
-    let view = {
-        let cluster = ctx.node.cluster.lock();
-        let entry = cluster.slot(slot);
-        // Served here under this epoch, or by somebody since, even if the move is forgotten.
-        let was_brought = entry.epoch >= epoch;
-        let is_at_it = entry.move_id == move_id;
-        match entry.state {
-            _ if was_brought => "active",
-            SlotState::Ready if is_at_it => "ready",
-            SlotState::Importing if is_at_it => "importing",
-            _ => "none",
-        }
+    let view = match ctx.node.cluster.lock().resolve(move_id, slot, epoch) {
+        TargetView::Active => "active",
+        TargetView::Ready => "ready",
+        TargetView::Importing => "importing",
+        TargetView::None => "none",
     };
     reply.array(2);
     reply.bulk(view.as_bytes());

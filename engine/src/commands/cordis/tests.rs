@@ -1,6 +1,12 @@
 //! CORDIS without a network: what is refused, and to whom.
 
+use crate::commands::args::OwnedArgs;
 use crate::commands::bare::Bare;
+use crate::commands::dispatch::{self, Plan};
+use crate::net::client::ClientState;
+use crate::slots::hash::slot_of;
+use crate::slots::owner::Access;
+use crate::units::ShardId;
 
 #[test]
 fn secret_is_asked_for_where_there_is_one() {
@@ -47,6 +53,8 @@ fn words_that_are_wrong_are_refused_before_anything_changes() {
         ("MAP GET", "ERR no map has been set"),
         ("MAP SET {}", "ERR not a cluster map: missing field `product` at line 1 column 2"),
         ("MAP DEL", "ERR syntax error"),
+        ("RETRY 1024", "ERR invalid slot number = 1024"),
+        ("RETRY 1 x", "ERR value is not an integer or out of range"),
         ("EXPECT 1 1 127.0.0.1:1 0-5", "ERR this server is in no cluster: CORDIS JOIN"),
         ("EXPECT 0 1 127.0.0.1:1 0-5", "ERR value is out of range"),
         ("EXPECT 1 1 somewhere 0-5", "ERR an address is written as ip:port"),
@@ -67,4 +75,42 @@ fn words_that_are_wrong_are_refused_before_anything_changes() {
         assert_eq!(reply, format!("-{error}\r\n"), "{line}");
     }
     assert!(bare.node.cluster.lock().membership.is_none());
+}
+
+#[test]
+fn sticky_link_goes_on_refusing_a_slot_until_it_is_told_to_try_again() {
+    let mut bare = Bare::new(1, 1);
+    let mut client = bare.client();
+    let (mut keys, own) = (Vec::new(), ShardId(0));
+    let mut plan = |bare: &Bare, client: &mut ClientState, words: &[&[u8]]| {
+        let call = OwnedArgs::of(words);
+        let args = call.args();
+        let command = dispatch::resolve(&args).expect("it is a command");
+        dispatch::plan_call(command, &args, client, bare.node, own, &mut keys).expect("no import")
+    };
+    let [get, set, both]: [&[&[u8]]; 3] =
+        [&[b"GET", b"{a}1"], &[b"SET", b"{a}2", b"x"], &[b"MGET", b"b", b"{a}1"]];
+    let slot = slot_of(b"a");
+    let is_refused =
+        |plan: Plan| matches!(plan, Plan::Closed(closed, Access::Refused) if closed == slot);
+    // Who has not asked for it is not treated so.
+    client.refuse(slot);
+    assert!(!is_refused(plan(&bare, &mut client, get)));
+    assert!(bare.call(&mut client, &[b"CORDIS", b"HELLO", b"STICKY"]).starts_with(b"*14\r\n"));
+    client.refuse(slot);
+    for call in [get, set, both] {
+        assert!(is_refused(plan(&bare, &mut client, call)), "{call:?}");
+    }
+    assert!(!is_refused(plan(&bare, &mut client, &[b"GET", b"b"])));
+    assert!(!is_refused(plan(&bare, &mut client, &[b"SLOTSINFO"])));
+    // A transaction as a whole.
+    bare.call(&mut client, &[b"MULTI"]);
+    bare.call(&mut client, set);
+    assert!(is_refused(plan(&bare, &mut client, &[b"EXEC"])));
+    bare.call(&mut client, &[b"DISCARD"]);
+    let text = slot.index().to_string();
+    let retry = [&b"CORDIS"[..], b"RETRY", b"1", text.as_bytes()];
+    assert_eq!(bare.call(&mut client, &retry), b"+OK\r\n");
+    assert!(!is_refused(plan(&bare, &mut client, get)));
+    assert!(client.refused.is_none(), "a link without refusals pays nothing");
 }

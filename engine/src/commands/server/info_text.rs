@@ -15,7 +15,7 @@ use crate::persist::desk::CoreLog;
 use crate::pubsub::Kind;
 use crate::shard::evict::access;
 use crate::sys::usage;
-use crate::units::{Ms, SLOT_COUNT, ShardId, SlotId};
+use crate::units::{Ms, ShardId, SlotId};
 
 /// The Redis version whose behaviour the server has, for clients that ask.
 const REDIS_VERSION: &str = "7.0.15";
@@ -356,11 +356,14 @@ fn cpu(page: &mut Page) {
 
 fn cores(node: &Node, page: &mut Page) {
     let mut slot_counts = vec![0usize; node.cores.len()];
-    for slot in SlotId::all() {
-        let ShardId(owner) = node.owners.of(slot);
-        slot_counts[usize::from(owner)] += 1;
+    {
+        // Those that are served: a member of a cluster has a core for each slot, also of others.
+        let cluster = node.cluster.lock();
+        for slot in SlotId::all().filter(|slot| cluster.slot(*slot).state.is_visible()) {
+            let ShardId(owner) = node.owners.of(slot);
+            slot_counts[usize::from(owner)] += 1;
+        }
     }
-    debug_assert_eq!(slot_counts.iter().sum::<usize>(), SLOT_COUNT);
     for (i, (core, slots)) in node.cores.iter().zip(slot_counts).enumerate() {
         let micros = |ns: u64| format!("{:.3}", ns as f64 / 1000.0);
         let shares = [0.5, 0.99, 0.999, 0.9999];
