@@ -36,7 +36,7 @@ use crate::resp::reply::OutBuf;
 use crate::runtime::exclusive::Exclusive;
 use crate::runtime::intake::Flow;
 use crate::runtime::outgoing::write_call;
-use crate::runtime::ring::{Ring, Token};
+use crate::runtime::ring::{Event, Ring, Token};
 use crate::runtime::turn::Core;
 use crate::shard::batch::Target;
 use crate::slots::hash::slot_of;
@@ -365,6 +365,30 @@ impl Core {
         let session = self.sessions.get_mut(call.token.index as usize);
         let guest = session.and_then(|session| session.role.guest());
         guest.is_some_and(|guest| !guest.refused.is_empty())
+    }
+
+    /// Tells the tenant what a socket of its own has brought.
+    #[cold]
+    pub(super) fn tell_of_socket(&mut self, token: Token, event: Event) {
+        if self.rouse().is_none() {
+            return;
+        }
+        let Some(tenant) = &mut self.tenant else { return };
+        let socket = handle_of(token);
+        match event {
+            Event::Received { buffer, len, armed, .. } => {
+                tenant.received(socket, self.ring.bytes(&buffer, len), armed);
+                self.ring.recycle(buffer);
+            }
+            Event::ReceiveEnded { errno, .. } => tenant.receive_ended(socket, errno),
+            Event::Sent { buffer, errno, late, .. } => tenant.sent(socket, buffer, errno, late),
+            Event::Connected { errno, .. } => tenant.connected(socket, errno),
+            // Of no socket of its own.
+            Event::Accepted { .. }
+            | Event::Doorbell
+            | Event::Written { .. }
+            | Event::Flushed { .. } => {}
+        }
     }
 
     /// Whether there is something to do about guests without any event.

@@ -793,30 +793,6 @@ impl Core {
         }
     }
 
-    /// Tells the tenant what a socket of its own has brought.
-    #[cold]
-    fn tell_of_socket(&mut self, token: Token, event: Event) {
-        if self.rouse().is_none() {
-            return;
-        }
-        let Some(tenant) = &mut self.tenant else { return };
-        let socket = tenant::handle_of(token);
-        match event {
-            Event::Received { buffer, len, armed, .. } => {
-                tenant.received(socket, self.ring.bytes(&buffer, len), armed);
-                self.ring.recycle(buffer);
-            }
-            Event::ReceiveEnded { errno, .. } => tenant.receive_ended(socket, errno),
-            Event::Sent { buffer, errno, late, .. } => tenant.sent(socket, buffer, errno, late),
-            Event::Connected { errno, .. } => tenant.connected(socket, errno),
-            // Of no socket of its own.
-            Event::Accepted { .. }
-            | Event::Doorbell
-            | Event::Written { .. }
-            | Event::Flushed { .. } => {}
-        }
-    }
-
     /// Tells the owners of this core's links what has come in on them.
     fn settle_links(&mut self) {
         self.links.check_deadlines(self.now);
