@@ -410,6 +410,32 @@ fn each_element_goes_to_one_of_many_clients_that_wait_for_keys_on_both_cores() {
     assert_eq!(popped.len(), PUSH_COUNT * PUSHER_COUNT, "an element was lost");
 }
 
+#[test]
+fn client_that_leaves_as_soon_as_it_has_asked_waits_for_nothing() {
+    let _alone = alone();
+    let ours = Process::cordis(CORE_COUNT, &[]);
+    let mut other = ours.client();
+    for round in 0..300 {
+        let mut client = ours.client();
+        client
+            .send(format!("BLPOP {} 0\r\n", key_on(round % 2, "q")).as_bytes())
+            .expect("it reads");
+    }
+    eventually(LIMIT, "all have come and are gone", || {
+        let info = other.text("INFO everything");
+        let total = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        let total = total.and_then(|total| total.parse::<usize>().ok()).expect("INFO counts them");
+        (total > 300 && info.contains("connected_clients:1\r\n")).then_some(())
+    });
+    assert_eq!(blocked_count(&mut other), 0);
+    // What comes now stays.
+    for core in 0..CORE_COUNT {
+        let key = key_on(core, "q");
+        assert_eq!(other.text(&format!("RPUSH {key} x")), ":1\r\n");
+        assert_eq!(other.text(&format!("LLEN {key}")), ":1\r\n");
+    }
+}
+
 /// Pops with different calls until `end` comes.
 fn pop_until_end(client: &mut Client, keys: &[String], popper: usize) -> Vec<Vec<u8>> {
     let mut popped = Vec::new();

@@ -15,7 +15,7 @@ use crate::runtime::exclusive::{Exclusive, Work};
 use crate::runtime::peers::{Letter, Registration};
 use crate::runtime::ring::Token;
 use crate::runtime::timer::TimerId;
-use crate::runtime::turn::{Alarm, Core};
+use crate::runtime::turn::{Alarm, Core, Input};
 use crate::shard::state::Shard;
 use crate::shard::waiters::{BlockedCall, BlockedParts};
 use crate::slots::hash::slot_of;
@@ -96,11 +96,17 @@ impl Core {
             let shard = self.held[owner.index()].as_mut().expect("the doors of its keys are held");
             shard.waiters.add(key, &call);
         }
-        let alarm = deadline.map(|at| self.alarms.insert(at, Alarm::BlockEnds(token)));
+        // The time that it counts from is cut to milliseconds: no wait may end early for that.
+        let ends = |at: Ms| Ms(at.0.saturating_add(1));
+        let alarm = deadline.map(|at| self.alarms.insert(ends(at), Alarm::BlockEnds(token)));
         self.blocked.insert(client, Waiting { token, alarm });
         self.stats.blocked_clients.add(1);
         if let Some(session) = self.session_mut(token) {
             session.blocked = Some(Box::new(Blocked { call, target, deadline, retrying: false }));
+            if session.input_ended {
+                // Its client left before the call came this far: nobody else will say so.
+                self.inputs.push_back(Input::Lost(token));
+            }
         }
     }
 
