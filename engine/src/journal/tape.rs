@@ -4,7 +4,7 @@
 //! The core records whatever it runs, on its own shard or on one that it has borrowed. So what one
 //! unit does to several shards stands in one place, and is there as a whole or not at all; and what
 //! belongs together by time or by key stands in the tapes of several cores. Logical time puts it in
-//! order, ties ([`frame`](crate::journal::frame)) say what follows from what: a tie is noted when a
+//! order, ties ([`frame`]) say what follows from what: a tie is noted when a
 //! shard, or mail, comes from another core, and begins a new frame, so that no two frames can follow
 //! from each other. Frames in the order of the time of their first record are in an order that
 //! respects all ties.
